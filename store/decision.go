@@ -12,7 +12,9 @@ import (
 
 func (s *Store) termKey(term string) string { return s.prefix + "scheduler/terms/" + term }
 
-func (s *Store) termGuard(term string) kv.Guard { return kv.Guard{Key: s.termKey(term), Kind: kv.Exists} }
+func (s *Store) termGuard(term string) kv.Guard {
+	return kv.Guard{Key: s.termKey(term), Kind: kv.Exists}
+}
 
 // LeadTxn takes the leadership for a term when it is free.
 func (s *Store) LeadTxn(term string, l Leader, lease kv.LeaseID) kv.Txn {

@@ -238,4 +238,6 @@ func done(r kv.Result, err error, what string) error {
 	return nil
 }
 
-func (s *Store) commit(ctx context.Context, t kv.Txn) (kv.Result, error) { return kv.Commit(ctx, s.KV, t) }
+func (s *Store) commit(ctx context.Context, t kv.Txn) (kv.Result, error) {
+	return kv.Commit(ctx, s.KV, t)
+}

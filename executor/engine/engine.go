@@ -1,0 +1,613 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/rota-dev/rota/jobs"
+	"github.com/rota-dev/rota/lease"
+	"github.com/rota-dev/rota/store"
+	"github.com/rota-dev/rota/store/kv"
+)
+
+// Config of an engine.
+type Config struct {
+	Executor    string
+	Namespaces  []string
+	ArmAhead    time.Duration // default 1 s
+	WriteBehind time.Duration // how long a run lasts before its start is written; default 200 ms
+	Slots       int           // attempts at a time; 0: no limit
+	Lease       lease.Config
+	Mutant      Mutant // planted bugs, for tests of the checkers; zero in production
+}
+
+// Engine is the machine. Not safe for concurrent use.
+type Engine struct {
+	cfg   Config
+	lease *lease.Machine
+	me    jobs.Holder
+	id    kv.LeaseID
+
+	jobs      map[store.JobKey]*job
+	assigned  map[store.JobKey]store.Assignment
+	alive     map[string]bool          // incarnations seen
+	goneAt    map[string]time.Duration // incarnations seen going, for the failover metric
+	synced    map[source]bool
+	runs      map[int64]*attempt        // handlers that have not ended, of any incarnation
+	undead    map[store.ShardKey]int    // handlers of a former incarnation that still live
+	former    map[store.ShardKey]*shard // shards of a former life of a job that still run
+	allListed bool                      // everything was listed once
+	heap      wakes
+	ready     []*shard // due, waiting for a slot
+	running   int
+	toLoad    map[*job][]int
+	seq       int64
+	offset    time.Duration // wall - boot when the wakes were computed
+
+	draining   bool
+	drainUntil time.Duration
+	finished   bool
+	announced  time.Duration
+
+	now lease.Now
+	out []any
+}
+
+type source struct {
+	ns     string
+	family store.Family
+}
+
+// job is a definition with what this executor knows about its shards.
+type job struct {
+	key      store.JobKey
+	uid      int64
+	mod      int64
+	def      *jobs.Job
+	timeline *jobs.Timeline
+	deleted  bool
+	shards   map[int]*shard
+	commands map[int][]store.CommandItem // unsettled, in order of their revisions
+}
+
+// attempt is one handler that was started here.
+type attempt struct {
+	seq     int64
+	shard   store.ShardKey
+	run     jobs.Run
+	job     *jobs.Job
+	lease   kv.LeaseID
+	boot    time.Duration // of the start
+	cause   Cause
+	done    bool
+	outcome Outcome
+	flushed bool
+	warned  bool
+	stops   []store.SettledCommand
+}
+
+// New returns an engine that registers at its first step.
+func New(cfg Config) *Engine {
+	if cfg.ArmAhead == 0 {
+		cfg.ArmAhead = time.Second
+	}
+	if cfg.WriteBehind == 0 {
+		cfg.WriteBehind = 200 * time.Millisecond
+	}
+	return &Engine{
+		cfg: cfg, lease: lease.New(cfg.Lease), me: jobs.Holder{Executor: cfg.Executor},
+		jobs: map[store.JobKey]*job{}, assigned: map[store.JobKey]store.Assignment{}, alive: map[string]bool{},
+		goneAt: map[string]time.Duration{}, synced: map[source]bool{}, runs: map[int64]*attempt{},
+		undead: map[store.ShardKey]int{}, former: map[store.ShardKey]*shard{}, toLoad: map[*job][]int{},
+	}
+}
+
+// Wake is when, on CLOCK_BOOTTIME, the engine needs a lease.Tick at the latest.
+func (e *Engine) Wake() time.Duration {
+	at := e.lease.Wake()
+	if len(e.heap) > 0 {
+		at = min(at, e.heap[0].wake)
+	}
+	if e.draining && !e.finished {
+		at = min(at, e.drainUntil)
+	}
+	if e.lease.Held() != "" {
+		at = min(at, e.announced+announceEvery)
+	}
+	return at
+}
+
+const announceEvery = 5 * time.Second
+
+// Me is the incarnation in force; zero when none is held.
+func (e *Engine) Me() jobs.Holder {
+	if e.lease.Held() == "" {
+		return jobs.Holder{}
+	}
+	return e.me
+}
+
+// Synced says whether the incarnation is registered and everything was listed once.
+func (e *Engine) Synced() bool { return e.lease.Held() != "" && e.listed() }
+
+// Counts for metrics and tests: shards known here, handlers running.
+func (e *Engine) Counts() (shards, running int) {
+	for _, j := range e.jobs {
+		shards += len(j.shards)
+	}
+	return shards, len(e.runs)
+}
+
+// Step advances the machine. The returned slice is valid until the next call.
+func (e *Engine) Step(in any, now lease.Now) []any {
+	e.now, e.out = now, e.out[:0]
+	if off := time.Duration(now.Wall.UnixNano()) - now.Boot; off-e.offset > 20*time.Millisecond || e.offset-off > 20*time.Millisecond {
+		// The wall clock was set: all wakes were computed from the old one.
+		e.offset = off
+		e.everyShard(e.consider)
+	}
+	switch in := in.(type) {
+	case store.Update:
+		e.update(in)
+	case Committed:
+		e.committed(in)
+	case Loaded:
+		e.loaded(in)
+	case Ended:
+		e.ended(in)
+	case Drain:
+		e.drain(in)
+	case lease.Tick:
+		e.leaseStep(in)
+		e.tick()
+	default:
+		e.leaseStep(in)
+	}
+	e.load()
+	e.checkFinished()
+	return e.out
+}
+
+func (e *Engine) emit(effect any) { e.out = append(e.out, effect) }
+
+func (e *Engine) wallMS() int64 { return e.now.Wall.UnixMilli() }
+
+// at converts a wall instant to CLOCK_BOOTTIME.
+func (e *Engine) at(ms int64) time.Duration {
+	return e.now.Boot + time.Duration(ms*int64(time.Millisecond)-e.now.Wall.UnixNano())
+}
+
+func (e *Engine) tick() {
+	for len(e.heap) > 0 && e.heap[0].wake <= e.now.Boot {
+		s := e.heap[0]
+		e.heap.set(s, never)
+		e.consider(s)
+	}
+	if e.lease.Held() != "" && e.now.Boot >= e.announced+announceEvery {
+		e.announce()
+	}
+	if e.draining && e.now.Boot >= e.drainUntil {
+		for _, a := range e.runs {
+			e.cancel(a, CauseDrain)
+		}
+	}
+}
+
+func (e *Engine) announce() {
+	e.announced = e.now.Boot
+	state := store.Ready
+	if e.draining {
+		state = store.Draining
+	}
+	e.emit(Announce{State: state, Running: len(e.runs)})
+}
+
+// leaseStep passes an input to the lease machine and handles what is the engine's.
+func (e *Engine) leaseStep(in any) {
+	for _, effect := range e.lease.Step(in, e.now) {
+		switch f := effect.(type) {
+		case lease.Held:
+			e.me.Incarnation, e.id = f.Incarnation, f.Lease
+			e.alive[f.Incarnation] = true
+			e.announced = e.now.Boot
+			e.emit(f)
+			e.everyShard(e.consider)
+		case lease.Fenced:
+			e.emit(f)
+			e.fenced(f)
+		default:
+			e.emit(f)
+		}
+	}
+}
+
+// fenced ends the incarnation: every handler is cancelled, every decision in flight forgotten.
+func (e *Engine) fenced(f lease.Fenced) {
+	var live []*attempt
+	for _, a := range e.runs {
+		if a.lease == f.Lease {
+			live = append(live, a)
+		}
+	}
+	sort.Slice(live, func(i, j int) bool { return live[i].seq < live[j].seq })
+	for _, a := range live {
+		e.undead[a.shard]++
+		e.cancel(a, CauseFenced)
+	}
+	e.ready, e.running = nil, 0
+	e.everyShard(func(s *shard) {
+		s.forget()
+		e.heap.set(s, never)
+	})
+	if len(live) == 0 {
+		e.leaseStep(lease.Released{Lease: f.Lease})
+	}
+}
+
+func (e *Engine) cancel(a *attempt, cause Cause) {
+	if a.cause == "" || cause == CauseFenced && a.cause != CauseFenced {
+		a.cause = cause
+		e.emit(Cancel{a.seq, cause})
+	}
+}
+
+// everyShard visits in a fixed order, so that one seed gives one history.
+func (e *Engine) everyShard(f func(*shard)) {
+	keys := make([]store.JobKey, 0, len(e.jobs))
+	for k := range e.jobs {
+		keys = append(keys, k)
+	}
+	sort.Slice(keys, func(i, j int) bool { return keys[i].String() < keys[j].String() })
+	for _, k := range keys {
+		e.everyShardOf(e.jobs[k], f)
+	}
+	if len(e.former) > 0 {
+		old := make([]*shard, 0, len(e.former))
+		for _, s := range e.former {
+			old = append(old, s)
+		}
+		sort.Slice(old, func(i, j int) bool { return fmt.Sprint(old[i].key) < fmt.Sprint(old[j].key) })
+		for _, s := range old {
+			f(s)
+		}
+	}
+}
+
+func (e *Engine) everyShardOf(j *job, f func(*shard)) {
+	nums := make([]int, 0, len(j.shards))
+	for n := range j.shards {
+		nums = append(nums, n)
+	}
+	sort.Ints(nums)
+	for _, n := range nums {
+		if s := j.shards[n]; s != nil {
+			f(s)
+		}
+	}
+}
+
+func (e *Engine) listed() bool {
+	if e.allListed {
+		return true
+	}
+	for _, ns := range e.cfg.Namespaces {
+		for _, f := range []store.Family{store.Jobs, store.Commands, store.Executors, store.Assignments} {
+			if !e.synced[source{ns, f}] {
+				return false
+			}
+		}
+	}
+	e.allListed = true
+	return true
+}
+
+// update takes in a part of the store's state.
+func (e *Engine) update(u store.Update) {
+	if u.Reset {
+		e.reset(u)
+	}
+	for _, it := range u.Items {
+		switch it := it.(type) {
+		case store.JobItem:
+			e.setJob(it)
+		case store.CommandItem:
+			e.setCommand(it)
+		case store.ExecutorItem:
+			e.setExecutor(it)
+		case store.AssignmentItem:
+			a := it.Assignment
+			if it.Deleted {
+				a = store.Assignment{}
+			}
+			e.setAssignment(it.JobKey, a)
+		case store.Corrupt:
+			e.emit(Note{Kind: NoteCorrupt, Text: it.Error()})
+		}
+	}
+	src := source{u.Namespace, u.Family}
+	if u.Reset && !e.synced[src] {
+		e.synced[src] = true
+		if e.listed() {
+			e.everyShard(e.consider)
+		}
+	}
+}
+
+// reset removes what a fresh listing no longer holds.
+func (e *Engine) reset(u store.Update) {
+	switch u.Family {
+	case store.Jobs:
+		have := map[store.JobKey]bool{}
+		for _, it := range u.Items {
+			if j, ok := it.(store.JobItem); ok {
+				have[j.JobKey] = true
+			}
+		}
+		for _, k := range e.jobKeys(u.Namespace) {
+			if !have[k] {
+				e.setJob(store.JobItem{JobKey: k, Deleted: true})
+			}
+		}
+	case store.Commands:
+		for _, k := range e.jobKeys(u.Namespace) {
+			clear(e.jobs[k].commands)
+		}
+	case store.Executors:
+		have := map[string]bool{}
+		for _, it := range u.Items {
+			if x, ok := it.(store.ExecutorItem); ok {
+				have[x.Incarnation] = true
+			}
+		}
+		var gone []string
+		for i := range e.alive {
+			if !have[i] {
+				gone = append(gone, i)
+			}
+		}
+		sort.Strings(gone)
+		if len(e.cfg.Namespaces) == 1 { // with several, another namespace may still list it; deletions arrive as events
+			for _, i := range gone {
+				e.setExecutor(store.ExecutorItem{Namespace: u.Namespace, Incarnation: i, Deleted: true})
+			}
+		}
+	case store.Assignments:
+		have := map[store.JobKey]bool{}
+		for _, it := range u.Items {
+			if a, ok := it.(store.AssignmentItem); ok {
+				have[a.JobKey] = true
+			}
+		}
+		var gone []store.JobKey
+		for k := range e.assigned {
+			if k.Namespace == u.Namespace && !have[k] {
+				gone = append(gone, k)
+			}
+		}
+		sort.Slice(gone, func(i, j int) bool { return gone[i].Name < gone[j].Name })
+		for _, k := range gone {
+			e.setAssignment(k, store.Assignment{})
+		}
+	}
+}
+
+func (e *Engine) jobKeys(ns string) []store.JobKey {
+	var out []store.JobKey
+	for k := range e.jobs {
+		if k.Namespace == ns {
+			out = append(out, k)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+func (e *Engine) setJob(it store.JobItem) {
+	j := e.jobs[it.JobKey]
+	if it.Deleted {
+		if j == nil {
+			return
+		}
+		j.deleted = true
+		e.everyShardOf(j, e.consider)
+		if len(j.shards) == 0 {
+			delete(e.jobs, it.JobKey)
+		}
+		return
+	}
+	timeline, err := it.Job.Timeline()
+	if err != nil {
+		e.emit(Note{Kind: NoteCorrupt, Text: "job " + it.JobKey.String() + ": " + err.Error()})
+		return
+	}
+	if j != nil && j.uid != it.UID {
+		// Deleted and created again: the old life keeps only what still runs, under its own uid.
+		j.deleted = true
+		e.everyShardOf(j, e.consider)
+		for _, s := range j.shards {
+			e.former[s.key] = s
+		}
+		j = nil
+	}
+	if j == nil {
+		j = &job{key: it.JobKey, uid: it.UID, shards: map[int]*shard{}, commands: map[int][]store.CommandItem{}}
+		if old := e.jobs[it.JobKey]; old != nil {
+			j.commands, old.commands = old.commands, nil
+		}
+		e.jobs[it.JobKey] = j
+	}
+	if j.mod == it.Mod {
+		return
+	}
+	j.def, j.mod, j.timeline = it.Job, it.Mod, timeline
+	e.applyAssignment(j)
+	e.everyShardOf(j, e.consider)
+}
+
+func (e *Engine) setAssignment(k store.JobKey, a store.Assignment) {
+	if len(a.Shards) == 0 {
+		delete(e.assigned, k)
+	} else {
+		e.assigned[k] = a
+	}
+	if j := e.jobs[k]; j != nil {
+		e.applyAssignment(j)
+		e.everyShardOf(j, e.consider)
+	}
+}
+
+// applyAssignment marks the shards that this executor should own.
+func (e *Engine) applyAssignment(j *job) {
+	for _, s := range j.shards {
+		s.owned = false
+	}
+	a := e.assigned[j.key]
+	if j.def == nil || j.deleted || a.UID != j.uid {
+		return
+	}
+	for _, n := range a.Shards {
+		if !j.def.Spec.Shards.PerExecutor && n >= j.def.Spec.Shards.Count {
+			continue
+		}
+		s := j.shards[n]
+		if s == nil {
+			s = &shard{key: store.ShardKey{JobKey: j.key, UID: j.uid, Shard: n}, job: j, pos: -1, wake: never}
+			s.delay = j.timeline.Jitter(j.key.String(), n)
+			j.shards[n] = s
+		}
+		s.owned, s.total, s.since = true, j.def.Spec.Shards.Count, 0
+		s.delay = j.timeline.Jitter(j.key.String(), n)
+		if j.def.Spec.Shards.PerExecutor {
+			s.total, s.since = a.Total, a.Since
+		}
+	}
+}
+
+func (e *Engine) setCommand(it store.CommandItem) {
+	j := e.jobs[it.JobKey]
+	if j == nil {
+		if it.Deleted {
+			return
+		}
+		// Its definition arrives on another watch.
+		j = &job{key: it.JobKey, shards: map[int]*shard{}, commands: map[int][]store.CommandItem{}}
+		e.jobs[it.JobKey] = j
+	}
+	list := slices.DeleteFunc(j.commands[it.Shard], func(c store.CommandItem) bool { return c.ID == it.ID })
+	if !it.Deleted && it.Command.Settled == "" {
+		list = append(list, it)
+		sort.SliceStable(list, func(a, b int) bool { return list[a].Mod < list[b].Mod })
+	}
+	if len(list) == 0 {
+		delete(j.commands, it.Shard)
+	} else {
+		j.commands[it.Shard] = list
+	}
+	if s := j.shards[it.Shard]; s != nil {
+		e.consider(s)
+	}
+}
+
+func (e *Engine) setExecutor(it store.ExecutorItem) {
+	if !it.Deleted {
+		e.alive[it.Incarnation] = true
+		return
+	}
+	if !e.alive[it.Incarnation] {
+		return
+	}
+	delete(e.alive, it.Incarnation)
+	e.goneAt[it.Incarnation] = e.now.Boot
+	if len(e.goneAt) > 1000 {
+		clear(e.goneAt)
+	}
+	if it.Incarnation == e.lease.Held() {
+		e.leaseStep(lease.KeyGone{Incarnation: it.Incarnation})
+		return
+	}
+	e.everyShard(func(s *shard) {
+		if s.known && s.rec.Run != nil && s.rec.Run.Holder.Incarnation == it.Incarnation {
+			e.consider(s)
+		}
+	})
+}
+
+// load asks for the records that decisions wait for, one request per job.
+func (e *Engine) load() {
+	if len(e.toLoad) == 0 {
+		return
+	}
+	var js []*job
+	for j := range e.toLoad {
+		js = append(js, j)
+	}
+	sort.Slice(js, func(a, b int) bool {
+		return js[a].key.String()+strconv.FormatInt(js[a].uid, 10) < js[b].key.String()+strconv.FormatInt(js[b].uid, 10)
+	})
+	for _, j := range js {
+		e.emit(Load{Job: j.key, UID: j.uid, Shards: e.toLoad[j]})
+	}
+	clear(e.toLoad)
+}
+
+func (e *Engine) loaded(in Loaded) {
+	j := e.jobs[in.Job]
+	if j == nil || j.uid != in.UID {
+		return
+	}
+	for _, n := range in.Shards {
+		s := j.shards[n]
+		if s == nil || !s.loading {
+			continue
+		}
+		s.loading = false
+		if in.Err != nil {
+			s.holdUntil = e.now.Boot + 500*time.Millisecond
+			e.heap.set(s, s.holdUntil)
+			continue
+		}
+		if s.known || s.flight != nil {
+			continue
+		}
+		s.take(in.Records[n])
+		e.consider(s)
+	}
+}
+
+func (e *Engine) drain(in Drain) {
+	if e.draining {
+		e.drainUntil = min(e.drainUntil, e.now.Boot+in.Limit)
+		e.tick()
+		return
+	}
+	e.draining, e.drainUntil = true, e.now.Boot+in.Limit
+	if e.lease.Held() != "" {
+		e.announce()
+	}
+	e.everyShard(e.consider)
+}
+
+// checkFinished ends a drain once nothing is running and nothing is left to say.
+func (e *Engine) checkFinished() {
+	if !e.draining || e.finished || len(e.runs) > 0 {
+		return
+	}
+	if e.lease.Held() != "" && e.now.Boot < e.drainUntil+2*time.Second {
+		for _, j := range e.jobs {
+			for _, s := range j.shards {
+				if s.flight != nil || s.live != nil {
+					return
+				}
+			}
+		}
+		if len(e.former) > 0 {
+			return
+		}
+	}
+	e.finished = true
+	e.leaseStep(lease.Stop{})
+	e.emit(Finished{})
+}
