@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/rota-dev/rota/store/kv"
@@ -14,7 +15,12 @@ type Keeper struct {
 	// Registration is the transaction that creates the incarnation's key.
 	Registration func(incarnation string, lease kv.LeaseID) kv.Txn
 	Post         func(in any)
+
+	calls sync.WaitGroup
 }
+
+// Wait returns when no call is in flight.
+func (k *Keeper) Wait() { k.calls.Wait() }
 
 // callTimeout bounds a grant or renewal so that a lost answer costs one retry, not the window of trust.
 func callTimeout(ttl time.Duration) time.Duration { return max(ttl/5, 300*time.Millisecond) }
@@ -23,26 +29,26 @@ func callTimeout(ttl time.Duration) time.Duration { return max(ttl/5, 300*time.M
 func (k *Keeper) Do(ctx context.Context, effect any, ttl time.Duration) bool {
 	switch e := effect.(type) {
 	case Grant:
-		go func() {
+		k.calls.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, 2*callTimeout(ttl))
 			defer cancel()
 			id, granted, err := k.Store.Grant(ctx, e.TTL)
 			k.Post(Granted{e.Seq, id, granted, err})
-		}()
+		})
 	case Register:
 		k.Store.Submit(k.Registration(e.Incarnation, e.Lease), func(r kv.Result) { k.Post(Registered{e.Seq, r}) })
 	case Renew:
-		go func() {
+		k.calls.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout(ttl))
 			defer cancel()
 			k.Post(Renewed{e.Seq, k.Store.Renew(ctx, e.Lease)})
-		}()
+		})
 	case Revoke:
-		go func() {
+		k.calls.Go(func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout(ttl))
 			defer cancel()
 			_ = k.Store.Revoke(ctx, e.Lease) // best effort: expiry is the net
-		}()
+		})
 	default:
 		return false
 	}

@@ -20,7 +20,18 @@ type Config struct {
 	Margin time.Duration
 	// NewID returns a fresh random incarnation.
 	NewID func() string
+	// Mutant plants a known bug, for tests of the checkers; zero in production.
+	Mutant Mutant
 }
+
+// Mutant is a planted bug.
+type Mutant string
+
+// The planted bugs of the lease.
+const (
+	MutantReceiveTime Mutant = "receive-time" // trusts from the answer of a renewal, without margin
+	MutantRevive      Mutant = "revive"       // goes on with the same incarnation after trust ended
+)
 
 // Limits of the TTL.
 const (
@@ -209,6 +220,9 @@ func (m *Machine) Step(in any, now Now) []any {
 			m.wake = now.Boot + retryAfter
 		default:
 			m.until = max(m.until, m.renewSent+m.ttl-m.cfg.Margin)
+			if m.cfg.Mutant == MutantReceiveTime {
+				m.until = now.Boot + m.ttl
+			}
 			m.wake = m.renewSent + m.ttl/4
 			out = append(out, Trusted{m.until})
 		}
@@ -246,6 +260,10 @@ func (m *Machine) tick(now Now) []any {
 }
 
 func (m *Machine) fence(cause error, now Now) []any {
+	if m.cfg.Mutant == MutantRevive && errors.Is(cause, ErrTrustEnded) {
+		m.until, m.wake, m.renewing = now.Boot+retryAfter, now.Boot, false
+		return []any{Fenced{m.incarnation, 0, cause}, Held{m.incarnation, m.lease, 0}}
+	}
 	m.state, m.wake = idle, now.Boot
 	m.seq++
 	return []any{Fenced{m.incarnation, m.lease, cause}}

@@ -52,16 +52,15 @@ type Move struct {
 
 // The reasons of moves.
 const (
-	ReasonNew      = "has no owner"
-	ReasonGone     = "owner is gone"
-	ReasonDrained  = "owner is drained"
-	ReasonUnfit    = "owner is no longer eligible"
-	ReasonPrefer   = "a preferred executor is available"
-	ReasonBalance  = "evens out the load"
-	ReasonNoOwner  = "no executor is eligible"
-	ReasonFewer    = "the job has fewer shards"
-	ReasonPerExec  = "one shard for each executor"
-	ReasonDampened = "executor comes and goes"
+	ReasonNew     = "has no owner"
+	ReasonGone    = "owner is gone"
+	ReasonDrained = "owner is drained"
+	ReasonUnfit   = "owner is no longer eligible"
+	ReasonPrefer  = "a preferred executor is available"
+	ReasonBalance = "evens out the load"
+	ReasonNoOwner = "no executor is eligible"
+	ReasonFewer   = "the job has fewer shards"
+	ReasonPerExec = "one shard for each executor"
 )
 
 type node struct {
@@ -140,6 +139,9 @@ func keep(j *Job, nodes []*node, byID map[string]*node, pools map[string]*pool) 
 			if !n.x.Damped {
 				p.takers = append(p.takers, n)
 			}
+		}
+		if len(p.takers) == 0 {
+			p.takers = p.eligible // all of them come and go: better a restless owner than none
 		}
 		pools[sig] = p
 	}
@@ -311,9 +313,6 @@ func (w *work) result() JobPlan {
 		}
 		if n == nil {
 			out.Unplaced = ReasonNoOwner
-			if len(w.pool.eligible) > 0 {
-				out.Unplaced = ReasonDampened
-			}
 			if cur != "" {
 				out.Moves = append(out.Moves, Move{s, cur, "", why})
 			}

@@ -198,3 +198,8 @@ func (s *Store) update(ns string, family Family, u kv.Update) Update {
 	}
 	return out
 }
+
+// FollowRecords keeps f up to date with the records of one life of a job.
+func (s *Store) FollowRecords(ctx context.Context, k JobKey, uid int64, f func(Update), onError func(error)) {
+	s.Follow(ctx, k.Namespace, Records, k.Name+"/"+uidName(uid), f, onError)
+}

@@ -18,6 +18,7 @@ type flight struct {
 	waiting bool // unknown outcome: submitted again at retryAt
 	retryAt time.Duration
 	tries   int
+	settles *attempt // whose end this is
 }
 
 // commit submits a decision about a shard.
@@ -99,8 +100,8 @@ func (e *Engine) won(s *shard, rev int64) {
 	s.rec, s.mod = f.commit.Record, rev
 	s.settled(f.commit.Settles)
 	e.report(s, &old, f)
-	if s.live != nil && s.live.done {
-		s.live = nil // the commit settled it
+	if s.live != nil && s.live == f.settles {
+		s.live = nil
 	} else if s.live != nil {
 		s.live.flushed = s.live.flushed || s.rec.Run != nil && s.rec.Run.Phase == jobs.Running
 	}

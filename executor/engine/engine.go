@@ -611,3 +611,18 @@ func (e *Engine) checkFinished() {
 	e.leaseStep(lease.Stop{})
 	e.emit(Finished{})
 }
+
+// Dump describes what the engine knows of each shard, one line each, for diagnosis.
+func (e *Engine) Dump() []string {
+	var out []string
+	e.everyShard(func(s *shard) {
+		flight := "none"
+		if s.flight != nil {
+			flight = fmt.Sprintf("%s(waiting=%v tries=%d)", s.flight.commit.Op, s.flight.waiting, s.flight.tries)
+		}
+		out = append(out, fmt.Sprintf("%s/%d uid=%d owned=%v known=%v loading=%v granted=%v queued=%v live=%v undead=%d flight=%s stale=%d wake=%v hold=%v now=%v",
+			s.key.JobKey, s.key.Shard, s.key.UID, s.owned, s.known, s.loading, s.granted, s.queued, s.live != nil, e.undead[s.key], flight,
+			s.staleJob, s.wake, s.holdUntil, e.now.Boot))
+	})
+	return out
+}

@@ -96,11 +96,15 @@ func (e *Engine) finish(s *shard) {
 		}
 		rec.Run = &run
 		e.commit(s, "retry", rec, planned{settles: a.stops})
+		s.flight.settles = a
 		return
 	}
 	rec.Run = &run
 	late := catchingUp(s)
 	rec.End(phase, reason, now)
+	if e.cfg.Mutant == MutantNoCursor {
+		rec.Cursor = s.rec.Cursor
+	}
 	p := planned{op: "finish"}
 	if s.owned && !e.draining && s.current() {
 		if tl := s.job.timeline; tl.Schedule() != nil && tl.Schedule().OverlapPolicy() == jobs.OverlapSkip && !late {
@@ -115,6 +119,7 @@ func (e *Engine) finish(s *shard) {
 		p.settles = append(p.settles, c)
 	}
 	e.commit(s, "finish", rec, p)
+	s.flight.settles = a
 }
 
 // retry says whether another attempt follows, and after what delay.

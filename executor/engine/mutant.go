@@ -15,4 +15,5 @@ const (
 	MutantSilentSkip    Mutant = "silent-skip"    // moves the cursor without recording what it passes
 	MutantCrossLife     Mutant = "cross-life"     // a commit in flight survives the incarnation
 	MutantSameAttempt   Mutant = "same-attempt"   // takes over without counting an attempt
+	MutantNoCursor      Mutant = "no-cursor"      // the end of a run does not move the cursor
 )
