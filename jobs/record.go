@@ -168,7 +168,9 @@ func CheckStep(old, cur *Record) error {
 	if cur.Cursor > old.Cursor && cur.Cursor > passed {
 		return fmt.Errorf("the cursor moved to %d without a record (accounted up to %d)", cur.Cursor, passed)
 	}
-	if old.Run != nil && (cur.Run == nil || cur.Run.ID != old.Run.ID) && (cur.Last == nil || cur.Last.ID != old.Run.ID) {
+	// A run that never started may go back to being a tick to come, as long as its tick is not passed.
+	back := old.Run != nil && old.Run.Phase == Armed && old.Run.Attempt == 1 && cur.Cursor < old.Run.Tick
+	if !back && old.Run != nil && (cur.Run == nil || cur.Run.ID != old.Run.ID) && (cur.Last == nil || cur.Last.ID != old.Run.ID) {
 		return fmt.Errorf("run %s vanished without an end", old.Run.ID)
 	}
 	if old.Run != nil && cur.Run != nil && cur.Run.ID == old.Run.ID && cur.Run.Attempt < old.Run.Attempt {

@@ -280,7 +280,7 @@ func (c *checker) run(r *RunSpec) {
 	if len(r.Handler) > 253 || strings.ContainsAny(r.Handler, " \t\n/\x00") {
 		c.bad("spec.run.handler", "%.40q is not a handler name: at most 253 characters, without spaces and '/'", r.Handler)
 	}
-	c.text("spec.run.shell", r.Shell, 128<<10)
+	c.text("spec.run.shell", r.Shell, 120<<10)
 	if h := r.HTTP; h != nil {
 		u, err := url.Parse(h.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {

@@ -107,6 +107,11 @@ func (e *Engine) won(s *shard, rev int64) {
 	}
 	run := s.rec.Run
 	s.granted = s.live == nil && run != nil && run.Holder == e.me && run.Phase == jobs.Armed
+	if e.cfg.Mutant == MutantCrossLife && run != nil && run.Holder != e.me && run.Phase == jobs.Armed {
+		mine := *run
+		mine.Holder = e.me
+		s.rec.Run, s.granted, s.known = &mine, true, true
+	}
 	e.consider(s)
 }
 

@@ -239,8 +239,14 @@ func (e *Engine) fenced(f lease.Fenced) {
 	}
 	e.ready, e.running = nil, 0
 	e.everyShard(func(s *shard) {
+		f := s.flight
 		s.forget()
 		e.heap.set(s, never)
+		if e.cfg.Mutant == MutantCrossLife && f != nil {
+			s.flight = f
+			f.waiting, f.retryAt = true, e.now.Boot
+			e.heap.set(s, e.now.Boot)
+		}
 	})
 	if len(live) == 0 {
 		e.leaseStep(lease.Released{Lease: f.Lease})

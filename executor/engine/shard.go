@@ -169,9 +169,18 @@ func (e *Engine) regrant(s *shard, rec *jobs.Record) planned {
 	now := e.wallMS()
 	if run.Trigger == jobs.BySchedule && run.Attempt == 1 {
 		tick, ok := s.job.timeline.Next(run.Tick - 1)
+		gone := !ok || tick.At != run.Tick || tick.Superseded || tick.Excluded
+		first, ok := s.job.timeline.Next(max(rec.Cursor, s.since))
+		earlier := ok && first.At < run.Tick // the new schedule has ticks before it: those come first
 		switch {
-		case !ok || tick.At != run.Tick || tick.Superseded || tick.Excluded:
+		case gone && earlier:
+			ended := run
+			ended.Phase, ended.Reason, ended.EndedAt = jobs.Skipped, jobs.ReasonChanged, now
+			rec.Run, rec.Last = nil, &ended
+		case gone:
 			rec.End(jobs.Skipped, jobs.ReasonChanged, now)
+		case earlier:
+			rec.Run = nil // its turn comes again
 		case now-tick.At-s.delay > s.job.timeline.Schedule().Within().Milliseconds():
 			rec.End(jobs.Missed, jobs.ReasonExpired, now)
 		}
