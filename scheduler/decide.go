@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
 	"slices"
 	"sort"
 	"strconv"
@@ -13,141 +12,16 @@ import (
 	"github.com/rota-dev/rota/store/kv"
 )
 
-// MaxClockOffset is how far an executor's clock may be off the median before it is given no shards.
-const MaxClockOffset = 250 * time.Millisecond
-
-// Memory is what a scheduler remembers beside the view. All of it is advice and may be lost.
+// Memory is what a scheduler remembers beside the view. All of it may be lost: it is advice, or is read again.
 type Memory struct {
-	Offsets map[store.IncarnationKey]time.Duration // wall clock of an executor against ours
-	Flaps   map[store.ExecutorKey][]time.Time      // when its incarnations ended, of late
-	Settled map[store.JobKey]map[int]int64         // records of the upstream jobs, by shard
-	UIDs    map[store.JobKey]int64                 // the life of the job that Settled belongs to
+	store.Advice
+	Settled map[store.JobKey]map[int]int64 // records of the upstream jobs, by shard
+	UIDs    map[store.JobKey]int64         // the life of the job that Settled belongs to
 }
 
 // NewMemory returns an empty one.
 func NewMemory() *Memory {
-	return &Memory{
-		Offsets: map[store.IncarnationKey]time.Duration{}, Flaps: map[store.ExecutorKey][]time.Time{},
-		Settled: map[store.JobKey]map[int]int64{}, UIDs: map[store.JobKey]int64{},
-	}
-}
-
-// An executor that went this often within the window is damped: it keeps its shards but takes no new ones.
-const (
-	flapWindow = time.Minute
-	flapLimit  = 3
-)
-
-// Observe learns from an update before the view takes it in.
-func (m *Memory) Observe(v *store.View, u store.Update, now time.Time) {
-	if u.Family != store.Executors {
-		return
-	}
-	for _, it := range u.Items {
-		x, ok := it.(store.ExecutorItem)
-		if !ok {
-			continue
-		}
-		k := store.IncarnationKey{Namespace: x.Namespace, ID: x.ID, Incarnation: x.Incarnation}
-		id := store.ExecutorKey{Namespace: x.Namespace, ID: x.ID}
-		switch {
-		case x.Deleted:
-			delete(m.Offsets, k)
-			if old, ok := v.Executors[k]; ok && old.Presence.State != store.Draining {
-				m.Flaps[id] = append(m.Flaps[id], now)
-			}
-		case !u.Reset:
-			// A late update looks like a slow clock, so of two samples the faster one is nearer the truth.
-			off := x.Presence.Wall.Sub(now)
-			if old, ok := m.Offsets[k]; ok && old < 0 && off < old && old-off < MaxClockOffset/2 {
-				off = old
-			}
-			m.Offsets[k] = off
-		}
-	}
-	for id, ends := range m.Flaps {
-		ends = slices.DeleteFunc(ends, func(t time.Time) bool { return now.Sub(t) > flapWindow })
-		if len(ends) == 0 {
-			delete(m.Flaps, id)
-		} else {
-			m.Flaps[id] = ends
-		}
-	}
-}
-
-// Candidates are the executors of a namespace as the planner sees them.
-func Candidates(v *store.View, m *Memory, ns string) []shards.Executor {
-	live, _ := v.Live(ns)
-	offsets := []time.Duration{0} // our own clock counts too
-	for _, x := range live {
-		if off, ok := m.Offsets[store.IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}]; ok {
-			offsets = append(offsets, off)
-		}
-	}
-	slices.Sort(offsets)
-	median := offsets[len(offsets)/2]
-	out := make([]shards.Executor, len(live))
-	for i, x := range live {
-		c := shards.Executor{
-			ID: x.ID, Labels: x.Presence.Labels, Capacity: x.Presence.Capacity, Handlers: x.Presence.Handlers,
-			Shell: x.Presence.Shell, HTTP: x.Presence.HTTP,
-		}
-		id := store.ExecutorKey{Namespace: ns, ID: x.ID}
-		off, known := m.Offsets[store.IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}]
-		switch d, drained := v.Drains[id]; {
-		case drained && d.Drain.Reason != "":
-			c.Drained = "is drained: " + d.Drain.Reason
-		case drained:
-			c.Drained = "is drained"
-		case x.Presence.State == store.Draining:
-			c.Drained = "is shutting down"
-		case known && (off-median).Abs() > MaxClockOffset:
-			c.Drained = fmt.Sprintf("its clock is off by %v", (off - median).Round(time.Millisecond))
-		}
-		c.Damped = len(m.Flaps[id]) >= flapLimit
-		out[i] = c
-	}
-	return out
-}
-
-// Planned describes a job to the planner with its owners as assigned now.
-func Planned(v *store.View, it store.JobItem, owners map[store.JobKey]map[int]string) shards.Job {
-	p := shards.Job{
-		Key: it.JobKey.String(), Shards: it.Job.Spec.Shards.Count, PerExecutor: it.Job.Spec.Shards.PerExecutor,
-		Run: it.Job.Spec.Run, Placement: it.Job.Spec.Placement,
-	}
-	own := owners[it.JobKey]
-	n := p.Shards
-	for s := range own {
-		n = max(n, s+1)
-	}
-	p.Current = make([]string, n)
-	for s, x := range own {
-		p.Current[s] = x
-	}
-	return p
-}
-
-// Owners turns the assignments around: the owner of each shard of each job's present life.
-func Owners(v *store.View, ns string) map[store.JobKey]map[int]string {
-	out := map[store.JobKey]map[int]string{}
-	for k, a := range v.Assignments {
-		j, ok := v.Jobs[k.JobKey]
-		if k.Namespace != ns || !ok || j.UID != a.Assignment.UID {
-			continue
-		}
-		own := out[k.JobKey]
-		if own == nil {
-			own = map[int]string{}
-			out[k.JobKey] = own
-		}
-		for _, s := range a.Assignment.Shards {
-			if cur, taken := own[s]; !taken || k.Executor < cur {
-				own[s] = k.Executor
-			}
-		}
-	}
-	return out
+	return &Memory{Advice: store.NewAdvice(), Settled: map[store.JobKey]map[int]int64{}, UIDs: map[store.JobKey]int64{}}
 }
 
 // Decision is what a leader should commit.
@@ -180,16 +54,16 @@ func Decide(st *store.Store, v *store.View, m *Memory, term string, now time.Tim
 }
 
 func assign(st *store.Store, v *store.View, m *Memory, term, ns string, now time.Time, d *Decision) {
-	candidates := Candidates(v, m, ns)
+	candidates := v.Candidates(m.Advice, ns)
 	present := map[string]bool{}
 	for _, c := range candidates {
 		present[c.ID] = true
 	}
-	owners := Owners(v, ns)
+	owners := v.Owners(ns)
 	items := sortedJobs(v, ns)
 	plan := make([]shards.Job, len(items))
 	for i, it := range items {
-		plan[i] = Planned(v, it, owners)
+		plan[i] = it.Planned(owners)
 	}
 	made := shards.Make(candidates, plan)
 	want := map[store.AssignmentKey]*store.Assignment{}
@@ -414,7 +288,7 @@ func numbers(v *store.View, it store.JobItem) []int {
 		}
 		return out
 	}
-	for s := range Owners(v, it.Namespace)[it.JobKey] {
+	for s := range v.Owners(it.Namespace)[it.JobKey] {
 		out = append(out, s)
 	}
 	sort.Ints(out)

@@ -52,7 +52,7 @@ func (m *metrics) observe(v *store.View, d Decision) {
 	m.nextTick.Reset()
 	for ns := range v.Namespaces {
 		owned := 0
-		for _, own := range Owners(v, ns) {
+		for _, own := range v.Owners(ns) {
 			owned += len(own)
 		}
 		total := 0

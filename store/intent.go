@@ -168,6 +168,20 @@ func (s *Store) ReadRounds(ctx context.Context, ns string) ([]RoundItem, error) 
 	return readAll[RoundItem](ctx, s, s.Prefix(ns, Rounds, ""))
 }
 
+// ReadView reads one namespace's intent and decisions as they are now.
+func (s *Store) ReadView(ctx context.Context, ns string) (*View, error) {
+	v := NewView()
+	v.Namespaces[ns] = NamespaceItem{Name: ns}
+	for _, f := range []Family{Jobs, Executors, Drains, Assignments, Rounds} {
+		items, rev, err := kv.ListAll(ctx, s.KV, s.Prefix(ns, f, ""))
+		if err != nil {
+			return nil, fmt.Errorf("read namespace %s: %w", ns, err)
+		}
+		v.Apply(s.update(ns, f, kv.Update{Reset: true, Items: items, Revision: rev}))
+	}
+	return v, nil
+}
+
 // Ping asks the store for one linearizable read.
 func (s *Store) Ping(ctx context.Context) (time.Duration, error) {
 	start := time.Now()

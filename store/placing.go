@@ -1,0 +1,141 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rota-dev/rota/shards"
+)
+
+// MaxClockOffset is how far an executor's clock may be off the median before it is given no shards.
+const MaxClockOffset = 250 * time.Millisecond
+
+// Advice is what was learnt by watching executors come and go. It may be lost.
+type Advice struct {
+	Offsets map[IncarnationKey]time.Duration // wall clock of an executor against ours
+	Flaps   map[ExecutorKey][]time.Time      // when its incarnations ended, of late
+}
+
+// NewAdvice returns none.
+func NewAdvice() Advice {
+	return Advice{Offsets: map[IncarnationKey]time.Duration{}, Flaps: map[ExecutorKey][]time.Time{}}
+}
+
+// An executor that went this often within the window is damped: it keeps its shards but takes no new ones.
+const (
+	flapWindow = time.Minute
+	flapLimit  = 3
+)
+
+// Observe learns from an update before the view takes it in.
+func (m Advice) Observe(v *View, u Update, now time.Time) {
+	if u.Family != Executors {
+		return
+	}
+	for _, it := range u.Items {
+		x, ok := it.(ExecutorItem)
+		if !ok {
+			continue
+		}
+		k := IncarnationKey{Namespace: x.Namespace, ID: x.ID, Incarnation: x.Incarnation}
+		id := ExecutorKey{Namespace: x.Namespace, ID: x.ID}
+		switch {
+		case x.Deleted:
+			delete(m.Offsets, k)
+			if old, ok := v.Executors[k]; ok && old.Presence.State != Draining {
+				m.Flaps[id] = append(m.Flaps[id], now)
+			}
+		case !u.Reset:
+			// A late update looks like a slow clock, so of two samples the faster one is nearer the truth.
+			off := x.Presence.Wall.Sub(now)
+			if old, ok := m.Offsets[k]; ok && old < 0 && off < old && old-off < MaxClockOffset/2 {
+				off = old
+			}
+			m.Offsets[k] = off
+		}
+	}
+	for id, ends := range m.Flaps {
+		ends = slices.DeleteFunc(ends, func(t time.Time) bool { return now.Sub(t) > flapWindow })
+		if len(ends) == 0 {
+			delete(m.Flaps, id)
+		} else {
+			m.Flaps[id] = ends
+		}
+	}
+}
+
+// Candidates are the executors of a namespace as the planner sees them.
+func (v *View) Candidates(m Advice, ns string) []shards.Executor {
+	live, _ := v.Live(ns)
+	offsets := []time.Duration{0} // our own clock counts too
+	for _, x := range live {
+		if off, ok := m.Offsets[IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}]; ok {
+			offsets = append(offsets, off)
+		}
+	}
+	slices.Sort(offsets)
+	median := offsets[len(offsets)/2]
+	out := make([]shards.Executor, len(live))
+	for i, x := range live {
+		c := shards.Executor{
+			ID: x.ID, Labels: x.Presence.Labels, Capacity: x.Presence.Capacity, Handlers: x.Presence.Handlers,
+			Shell: x.Presence.Shell, HTTP: x.Presence.HTTP,
+		}
+		id := ExecutorKey{Namespace: ns, ID: x.ID}
+		off, known := m.Offsets[IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}]
+		switch d, drained := v.Drains[id]; {
+		case drained && d.Drain.Reason != "":
+			c.Drained = "is drained: " + d.Drain.Reason
+		case drained:
+			c.Drained = "is drained"
+		case x.Presence.State == Draining:
+			c.Drained = "is shutting down"
+		case known && (off-median).Abs() > MaxClockOffset:
+			c.Drained = fmt.Sprintf("its clock is off by %v", (off - median).Round(time.Millisecond))
+		}
+		c.Damped = len(m.Flaps[id]) >= flapLimit
+		out[i] = c
+	}
+	return out
+}
+
+// Planned describes a job to the planner with its owners as assigned now.
+func (it JobItem) Planned(owners map[JobKey]map[int]string) shards.Job {
+	p := shards.Job{
+		Key: it.JobKey.String(), Shards: it.Job.Spec.Shards.Count, PerExecutor: it.Job.Spec.Shards.PerExecutor,
+		Run: it.Job.Spec.Run, Placement: it.Job.Spec.Placement,
+	}
+	own := owners[it.JobKey]
+	n := p.Shards
+	for s := range own {
+		n = max(n, s+1)
+	}
+	p.Current = make([]string, n)
+	for s, x := range own {
+		p.Current[s] = x
+	}
+	return p
+}
+
+// Owners turns the assignments around: the owner of each shard of each job's present life.
+func (v *View) Owners(ns string) map[JobKey]map[int]string {
+	out := map[JobKey]map[int]string{}
+	for k, a := range v.Assignments {
+		j, ok := v.Jobs[k.JobKey]
+		if k.Namespace != ns || !ok || j.UID != a.Assignment.UID {
+			continue
+		}
+		own := out[k.JobKey]
+		if own == nil {
+			own = map[int]string{}
+			out[k.JobKey] = own
+		}
+		for _, s := range a.Assignment.Shards {
+			if cur, taken := own[s]; !taken || k.Executor < cur {
+				own[s] = k.Executor
+			}
+		}
+	}
+	return out
+}
