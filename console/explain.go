@@ -34,7 +34,7 @@ func (x *explanation) info(rule, format string, a ...any) {
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
 
 func (c *Console) explain(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Shard int    `query:"shard" minimum:"-1" default:"-1"`
 	At    string `query:"at" doc:"RFC 3339: explain the tick at or before this instant." maxLength:"64"`
 }) (*body[api.Explanation], error) {

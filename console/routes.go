@@ -21,18 +21,18 @@ import (
 )
 
 type (
-	nsPath struct {
+	NSPath struct {
 		NS string `path:"ns" maxLength:"63"`
 	}
-	jobPath struct {
-		nsPath
+	JobPath struct {
+		NSPath
 		Job string `path:"job" maxLength:"63"`
 	}
-	runPath struct {
-		nsPath
+	RunPath struct {
+		NSPath
 		ID string `path:"id" maxLength:"255"`
 	}
-	paging struct {
+	Paging struct {
 		Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 		PageToken string `query:"page_token" maxLength:"512"`
 	}
@@ -48,12 +48,12 @@ func (c *Console) register(h huma.API) {
 	huma.Register(h, op("version", "GET", "/version", "Version of the server"), func(context.Context, *struct{}) (*body[api.Version], error) {
 		return &body[api.Version]{version(c.cfg.Version)}, nil
 	})
-	huma.Register(h, op("list-namespaces", "GET", "/api/v1/namespaces", "List namespaces"), func(ctx context.Context, in *paging) (*body[api.List[api.Namespace]], error) {
+	huma.Register(h, op("list-namespaces", "GET", "/api/v1/namespaces", "List namespaces"), func(ctx context.Context, in *Paging) (*body[api.List[api.Namespace]], error) {
 		items, err := c.namespaces(ctx)
 		return page(items, in, func(n api.Namespace) string { return n.Name }, err)
 	})
 	huma.Register(h, op("put-namespace", "PUT", ns, "Create or change a namespace"), c.putNamespace)
-	huma.Register(h, op("get-namespace", "GET", ns, "One namespace"), func(ctx context.Context, in *nsPath) (*body[api.Namespace], error) {
+	huma.Register(h, op("get-namespace", "GET", ns, "One namespace"), func(ctx context.Context, in *NSPath) (*body[api.Namespace], error) {
 		items, err := c.namespaces(ctx)
 		for _, n := range items {
 			if n.Name == in.NS {
@@ -65,13 +65,13 @@ func (c *Console) register(h huma.API) {
 	huma.Register(h, op("delete-namespace", "DELETE", ns, "Delete an empty namespace"), c.deleteNamespace)
 
 	huma.Register(h, op("list-jobs", "GET", ns+"/jobs", "List jobs"), func(ctx context.Context, in *struct {
-		nsPath
-		paging
+		NSPath
+		Paging
 		Query string   `query:"q" doc:"Part of the name." maxLength:"63"`
 		Label []string `query:"label" doc:"key=value; all must match."`
 	}) (*body[api.List[api.Job]], error) {
 		items, err := c.listJobs(ctx, in.NS, in.Query, in.Label)
-		return page(items, &in.paging, func(j api.Job) string { return j.Name }, err)
+		return page(items, &in.Paging, func(j api.Job) string { return j.Name }, err)
 	})
 	put := op("put-job", "PUT", job, "Create or change a job; the body is YAML or JSON")
 	put.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {}, "application/yaml": {}}}
@@ -81,33 +81,33 @@ func (c *Console) register(h huma.API) {
 	huma.Register(h, op("run-job", "POST", job+"/run", "Run now"), c.runJob)
 	huma.Register(h, op("stop-job", "POST", job+"/stop", "Stop what runs"), c.stopJob)
 	huma.Register(h, op("enable-job", "POST", job+"/enable", "Put the schedule in force"), func(ctx context.Context, in *struct {
-		jobPath
+		JobPath
 		Body *api.ReasonRequest
 	}) (*body[api.Applied], error) {
-		return c.setEnabled(ctx, in.jobPath, true, "")
+		return c.setEnabled(ctx, in.JobPath, true, "")
 	})
 	huma.Register(h, op("disable-job", "POST", job+"/disable", "Suspend the schedule"), func(ctx context.Context, in *struct {
-		jobPath
+		JobPath
 		Body *api.ReasonRequest
 	}) (*body[api.Applied], error) {
 		reason := ""
 		if in.Body != nil {
 			reason = in.Body.Reason
 		}
-		return c.setEnabled(ctx, in.jobPath, false, reason)
+		return c.setEnabled(ctx, in.JobPath, false, reason)
 	})
 	huma.Register(h, op("list-shards", "GET", job+"/shards", "State of each shard"), func(ctx context.Context, in *struct {
-		jobPath
-		paging
+		JobPath
+		Paging
 	}) (*body[api.List[api.Shard]], error) {
-		items, err := c.shards(ctx, in.jobPath)
-		return page(items, &in.paging, func(s api.Shard) string { return fmt.Sprintf("%06d", s.Shard) }, err)
+		items, err := c.shards(ctx, in.JobPath)
+		return page(items, &in.Paging, func(s api.Shard) string { return fmt.Sprintf("%06d", s.Shard) }, err)
 	})
 	huma.Register(h, op("next-ticks", "GET", job+"/next", "The ticks to come"), c.next)
 	huma.Register(h, op("explain", "GET", job+"/explain", "Why it did not run, where it runs"), c.explain)
 
 	huma.Register(h, op("list-runs", "GET", ns+"/runs", "Current and last run of each shard"), c.listRuns)
-	huma.Register(h, op("get-run", "GET", run, "One run"), func(ctx context.Context, in *runPath) (*body[api.Run], error) {
+	huma.Register(h, op("get-run", "GET", run, "One run"), func(ctx context.Context, in *RunPath) (*body[api.Run], error) {
 		_, r, err := c.findRun(ctx, in.NS, in.ID)
 		if err != nil {
 			return nil, fail(err)
@@ -119,11 +119,11 @@ func (c *Console) register(h huma.API) {
 	huma.Register(h, op("rerun", "POST", run+"/rerun", "Run the same shard for the same tick again"), c.rerun)
 
 	huma.Register(h, op("list-executors", "GET", ns+"/executors", "List executors"), func(ctx context.Context, in *struct {
-		nsPath
-		paging
+		NSPath
+		Paging
 	}) (*body[api.List[api.Executor]], error) {
 		items, err := c.executors(ctx, in.NS)
-		return page(items, &in.paging, func(x api.Executor) string { return x.ID }, err)
+		return page(items, &in.Paging, func(x api.Executor) string { return x.ID }, err)
 	})
 	huma.Register(h, op("drain-executor", "POST", ns+"/executors/{id}/drain", "Move an executor's shards away and keep them away"), c.drain)
 	huma.Register(h, op("resume-executor", "POST", ns+"/executors/{id}/resume", "Let a drained executor take shards again"), c.resume)
@@ -137,7 +137,7 @@ func orNotFound(err error, what string) error {
 }
 
 // page cuts a list sorted by key. The token is the last key served.
-func page[T any](items []T, in *paging, key func(T) string, err error) (*body[api.List[T]], error) {
+func page[T any](items []T, in *Paging, key func(T) string, err error) (*body[api.List[T]], error) {
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -179,7 +179,7 @@ func (c *Console) namespaces(ctx context.Context) ([]api.Namespace, error) {
 }
 
 func (c *Console) putNamespace(ctx context.Context, in *struct {
-	nsPath
+	NSPath
 	Body *struct {
 		Description string            `json:"description,omitempty" maxLength:"4096"`
 		Labels      map[string]string `json:"labels,omitempty"`
@@ -198,7 +198,7 @@ func (c *Console) putNamespace(ctx context.Context, in *struct {
 	return &body[api.Namespace]{api.Namespace{Name: in.NS, Description: ns.Metadata.Description, Labels: ns.Metadata.Labels}}, nil
 }
 
-func (c *Console) deleteNamespace(ctx context.Context, in *nsPath) (*struct{}, error) {
+func (c *Console) deleteNamespace(ctx context.Context, in *NSPath) (*struct{}, error) {
 	js, err := c.cfg.Store.ReadJobs(ctx, in.NS)
 	if err != nil {
 		return nil, fail(err)
@@ -283,7 +283,7 @@ type jobOut struct {
 	Body         json.RawMessage
 }
 
-func (c *Console) getJob(ctx context.Context, in *jobPath) (*jobOut, error) {
+func (c *Console) getJob(ctx context.Context, in *JobPath) (*jobOut, error) {
 	it, err := c.cfg.Store.ReadJob(ctx, store.JobKey{Namespace: in.NS, Name: in.Job})
 	if err != nil {
 		return nil, fail(err)
@@ -306,7 +306,7 @@ func precondition(ifMatch, ifNone string, mod int64) error {
 }
 
 func (c *Console) putJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	IfMatch     string `header:"If-Match"`
 	IfNoneMatch string `header:"If-None-Match"`
 	DryRun      bool   `query:"dry_run"`
@@ -418,7 +418,7 @@ func (c *Console) supported(ctx context.Context, j *jobs.Job) error {
 }
 
 func (c *Console) deleteJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	IfMatch string `header:"If-Match"`
 }) (*body[api.Applied], error) {
 	k := store.JobKey{Namespace: in.NS, Name: in.Job}
@@ -436,7 +436,7 @@ func (c *Console) deleteJob(ctx context.Context, in *struct {
 	return &body[api.Applied]{api.Applied{Namespace: in.NS, Name: in.Job, Result: "deleted", Version: it.Mod}}, nil
 }
 
-func (c *Console) setEnabled(ctx context.Context, p jobPath, on bool, reason string) (*body[api.Applied], error) {
+func (c *Console) setEnabled(ctx context.Context, p JobPath, on bool, reason string) (*body[api.Applied], error) {
 	k := store.JobKey{Namespace: p.NS, Name: p.Job}
 	for try := 0; ; try++ {
 		it, err := c.cfg.Store.ReadJob(ctx, k)
@@ -504,7 +504,7 @@ func (c *Console) numbers(ctx context.Context, it store.JobItem, asked []int) ([
 }
 
 func (c *Console) runJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Key  string `header:"Idempotency-Key"`
 	Body *api.RunRequest
 }) (*body[api.Started], error) {
@@ -551,7 +551,7 @@ func (c *Console) command(ctx context.Context, it store.JobItem, shards []int, i
 }
 
 func (c *Console) stopJob(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	Key  string `header:"Idempotency-Key"`
 	Body *api.ReasonRequest
 }) (*body[api.Started], error) {
@@ -590,7 +590,7 @@ func stopCommand(run string, r *api.ReasonRequest) store.Command {
 }
 
 func (c *Console) stopRun(ctx context.Context, in *struct {
-	runPath
+	RunPath
 	Key  string `header:"Idempotency-Key"`
 	Body *api.ReasonRequest
 }) (*body[api.Started], error) {
@@ -609,7 +609,7 @@ func (c *Console) stopRun(ctx context.Context, in *struct {
 }
 
 func (c *Console) rerun(ctx context.Context, in *struct {
-	runPath
+	RunPath
 	Key  string `header:"Idempotency-Key"`
 	Body *api.ReasonRequest
 }) (*body[api.Started], error) {
@@ -630,7 +630,7 @@ func (c *Console) rerun(ctx context.Context, in *struct {
 }
 
 func (c *Console) next(ctx context.Context, in *struct {
-	jobPath
+	JobPath
 	N     int    `query:"n" minimum:"1" maximum:"1000" default:"10"`
 	After string `query:"after" doc:"RFC 3339; default now." maxLength:"64"`
 }) (*body[api.Next], error) {
@@ -719,8 +719,8 @@ func (c *Console) executors(ctx context.Context, ns string) ([]api.Executor, err
 	return out, nil
 }
 
-type executorPath struct {
-	nsPath
+type ExecutorPath struct {
+	NSPath
 	ID string `path:"id" maxLength:"128"`
 }
 
@@ -735,7 +735,7 @@ func (c *Console) executor(ctx context.Context, ns, id string) (api.Executor, er
 }
 
 func (c *Console) drain(ctx context.Context, in *struct {
-	executorPath
+	ExecutorPath
 	Body *api.ReasonRequest
 }) (*body[api.Executor], error) {
 	if _, err := c.executor(ctx, in.NS, in.ID); err != nil {
@@ -753,7 +753,7 @@ func (c *Console) drain(ctx context.Context, in *struct {
 	return &body[api.Executor]{x}, err
 }
 
-func (c *Console) resume(ctx context.Context, in *executorPath) (*body[api.Executor], error) {
+func (c *Console) resume(ctx context.Context, in *ExecutorPath) (*body[api.Executor], error) {
 	ds, err := c.cfg.Store.ReadDrains(ctx, in.NS)
 	if err != nil {
 		return nil, fail(err)

@@ -34,7 +34,7 @@ func toRun(it store.RecordItem, r *jobs.Run, shards int) api.Run {
 	return out
 }
 
-func (c *Console) shards(ctx context.Context, p jobPath) ([]api.Shard, error) {
+func (c *Console) shards(ctx context.Context, p JobPath) ([]api.Shard, error) {
 	k := store.JobKey{Namespace: p.NS, Name: p.Job}
 	it, err := c.cfg.Store.ReadJob(ctx, k)
 	if err != nil {
@@ -95,8 +95,8 @@ func (c *Console) shards(ctx context.Context, p jobPath) ([]api.Shard, error) {
 }
 
 func (c *Console) listRuns(ctx context.Context, in *struct {
-	nsPath
-	paging
+	NSPath
+	Paging
 	Job    string   `query:"job" maxLength:"63"`
 	Status []string `query:"status" doc:"Phases; any may match."`
 	Since  string   `query:"since" doc:"RFC 3339 or a duration such as 1h: runs armed since." maxLength:"64"`
@@ -138,7 +138,7 @@ func (c *Console) listRuns(ctx context.Context, in *struct {
 	// Newest first: the key turns the order of instants around.
 	key := func(r api.Run) string { return fmt.Sprintf("%016d/%s", int64(1e15)-r.ArmedAt.UnixMilli(), r.ID) }
 	sort.Slice(out, func(i, j int) bool { return key(out[i]) < key(out[j]) })
-	return page(out, &in.paging, key, nil)
+	return page(out, &in.Paging, key, nil)
 }
 
 // findRun finds a run as the current or the last one of its shard.
@@ -175,7 +175,7 @@ func (c *Console) findRun(ctx context.Context, ns, id string) (store.JobItem, ap
 }
 
 func (c *Console) runLog(ctx context.Context, in *struct {
-	runPath
+	RunPath
 	Attempt int `query:"attempt" minimum:"0"`
 }) (*struct {
 	ContentType string `header:"Content-Type"`

@@ -41,10 +41,13 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start embedded etcd: %w", err)
 	}
-	peer := url.URL{Scheme: "unix", Host: "localhost:0"} // a single member has no peers; a socket takes no port
+	peer, err := freeURL("127.0.0.1:0") // a single member has no peers, yet must name an address
+	if err != nil {
+		return nil, fmt.Errorf("start embedded etcd: %w", err)
+	}
 	c := embed.NewConfig()
 	c.Dir, c.Name = cfg.Dir, "rota"
-	c.LogLevel, c.LogOutputs = "error", []string{"stderr"}
+	c.LogLevel, c.LogOutputs = "fatal", []string{"stderr"} // failures to start come back as errors; the rest is noise of closing
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
