@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ var (
 	only     = flag.String("only", "", "commits, throughput, lateness or planner")
 	duration = flag.Duration("duration", 20*time.Second, "of each throughput and lateness measurement")
 	rates    = flag.String("throughput", "10000,14000,18000", "shards due every second")
+	profiles = flag.String("profile", "", "directory for CPU profiles of both processes")
 	sizes    = flag.String("lateness", "1000,10000", "shards due on the same second")
 )
 
@@ -73,6 +75,9 @@ func main() {
 func serveEtcd(dir string) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if p := os.Getenv("ROTA_BENCH_PROFILE"); p != "" {
+		defer profile(filepath.Join(p, "etcd.pprof"))()
+	}
 	s, err := etcdembed.Start(ctx, etcdembed.Config{Dir: dir, ClientAddr: os.Getenv("ROTA_BENCH_ADDR"), QuotaBytes: 8 << 30})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -82,7 +87,26 @@ func serveEtcd(dir string) {
 	s.Close()
 }
 
+// profile records this process's CPU until the returned function is called.
+func profile(path string) (stop func()) {
+	f, err := os.Create(path)
+	if err == nil {
+		err = pprof.StartCPUProfile(f)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "profile:", err)
+		return func() {}
+	}
+	return func() { pprof.StopCPUProfile(); _ = f.Close() }
+}
+
 func run() error {
+	if *profiles != "" {
+		if err := os.Setenv("ROTA_BENCH_PROFILE", *profiles); err != nil {
+			return err
+		}
+		defer profile(filepath.Join(*profiles, "bench.pprof"))()
+	}
 	want := func(s string) bool { return *only == "" || *only == s }
 	if want("commits") {
 		if err := commits(); err != nil {
@@ -154,7 +178,7 @@ func world() (st *store.Store, endpoint string, done func(), err error) {
 	}
 	return st, endpoint, func() {
 		_ = s.Close()
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		_ = os.RemoveAll(dir)
 	}, err
@@ -274,7 +298,9 @@ func measure(what string, n int) error {
 	if len(all) == 0 {
 		return fmt.Errorf("%s with %d shards: nothing ran", what, n)
 	}
-	q := func(p float64) time.Duration { return time.Duration(all[int(float64(len(all)-1)*p)]) * time.Microsecond }
+	q := func(p float64) time.Duration {
+		return time.Duration(all[int(float64(len(all)-1)*p)]) * time.Microsecond
+	}
 	rate := float64(runs.Load()) / took.Seconds()
 	tail := fmt.Sprintf("missed %d, double %d, %.2f cores here", missed.Load(), double.Load(), cpu)
 	if what == "throughput" {

@@ -687,7 +687,8 @@ func (c *Console) executors(ctx context.Context, ns string) ([]api.Executor, err
 		reasons[x.ID] = x.Drained
 	}
 	offsets := map[string]int64{}
-	for k, off := range c.advice.Offsets {
+	for k := range v.Executors {
+		off, _, _ := c.advice.Offset(k)
 		offsets[k.Incarnation] = off.Milliseconds()
 	}
 	c.mu.Unlock()

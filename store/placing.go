@@ -13,13 +13,33 @@ const MaxClockOffset = 250 * time.Millisecond
 
 // Advice is what was learnt by watching executors come and go. It may be lost.
 type Advice struct {
-	Offsets map[IncarnationKey]time.Duration // wall clock of an executor against ours
-	Flaps   map[ExecutorKey][]time.Time      // when its incarnations ended, of late
+	clocks map[IncarnationKey][]time.Duration // the last few readings of an executor's wall clock against ours
+	Flaps  map[ExecutorKey][]time.Time        // when its incarnations ended, of late
 }
 
 // NewAdvice returns none.
 func NewAdvice() Advice {
-	return Advice{Offsets: map[IncarnationKey]time.Duration{}, Flaps: map[ExecutorKey][]time.Time{}}
+	return Advice{clocks: map[IncarnationKey][]time.Duration{}, Flaps: map[ExecutorKey][]time.Time{}}
+}
+
+const clockReadings = 5
+
+// Offset is how far an executor's wall clock is off ours, and how much of that may be the delay of the readings. A reading is
+// the true offset less its delay, so the largest one is nearest the truth, and their spread says how much delays vary: on a
+// busy server late readings look like a slow clock, but not evenly so.
+func (m Advice) Offset(k IncarnationKey) (off, doubt time.Duration, known bool) {
+	r := m.clocks[k]
+	if len(r) == 0 {
+		return 0, 0, false
+	}
+	off = slices.Max(r)
+	if off < 0 && len(r) < 3 {
+		return off, time.Hour, true // too few to tell a slow clock from a slow delivery
+	}
+	if off > 0 {
+		return off, 0, true // no delay makes a clock look fast
+	}
+	return off, off - slices.Min(r), true
 }
 
 // An executor that went this often within the window is damped: it keeps its shards but takes no new ones.
@@ -42,17 +62,15 @@ func (m Advice) Observe(v *View, u Update, now time.Time) {
 		id := ExecutorKey{Namespace: x.Namespace, ID: x.ID}
 		switch {
 		case x.Deleted:
-			delete(m.Offsets, k)
+			delete(m.clocks, k)
 			if old, ok := v.Executors[k]; ok && old.Presence.State != Draining {
 				m.Flaps[id] = append(m.Flaps[id], now)
 			}
 		case !u.Reset:
-			// A late update looks like a slow clock, so of two samples the faster one is nearer the truth.
-			off := x.Presence.Wall.Sub(now)
-			if old, ok := m.Offsets[k]; ok && old < 0 && off < old && old-off < MaxClockOffset/2 {
-				off = old
+			m.clocks[k] = append(m.clocks[k], x.Presence.Wall.Sub(now))
+			if n := len(m.clocks[k]); n > clockReadings {
+				m.clocks[k] = m.clocks[k][n-clockReadings:]
 			}
-			m.Offsets[k] = off
 		}
 	}
 	for id, ends := range m.Flaps {
@@ -70,12 +88,15 @@ func (v *View) Candidates(m Advice, ns string) []shards.Executor {
 	live, _ := v.Live(ns)
 	offsets := []time.Duration{0} // our own clock counts too
 	for _, x := range live {
-		if off, ok := m.Offsets[IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}]; ok {
+		if off, _, ok := m.Offset(IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}); ok {
 			offsets = append(offsets, off)
 		}
 	}
 	slices.Sort(offsets)
 	median := offsets[len(offsets)/2]
+	if other := offsets[(len(offsets)-1)/2]; other.Abs() < median.Abs() {
+		median = other // of two in the middle, the one nearer to our own clock
+	}
 	out := make([]shards.Executor, len(live))
 	for i, x := range live {
 		c := shards.Executor{
@@ -83,7 +104,7 @@ func (v *View) Candidates(m Advice, ns string) []shards.Executor {
 			Shell: x.Presence.Shell, HTTP: x.Presence.HTTP,
 		}
 		id := ExecutorKey{Namespace: ns, ID: x.ID}
-		off, known := m.Offsets[IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}]
+		off, doubt, known := m.Offset(IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation})
 		switch d, drained := v.Drains[id]; {
 		case drained && d.Drain.Reason != "":
 			c.Drained = "is drained: " + d.Drain.Reason
@@ -91,7 +112,7 @@ func (v *View) Candidates(m Advice, ns string) []shards.Executor {
 			c.Drained = "is drained"
 		case x.Presence.State == Draining:
 			c.Drained = "is shutting down"
-		case known && (off-median).Abs() > MaxClockOffset:
+		case known && (off-median).Abs() > MaxClockOffset+doubt:
 			c.Drained = fmt.Sprintf("its clock is off by %v", (off - median).Round(time.Millisecond))
 		}
 		c.Damped = len(m.Flaps[id]) >= flapLimit

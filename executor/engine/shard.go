@@ -363,7 +363,11 @@ func (e *Engine) tend(s *shard) {
 					}
 				}
 			}
-			if len(facts) > 0 {
+			switch {
+			case len(facts) == 0:
+			case a != nil && e.now.Boot < a.boot+e.cfg.WriteBehind:
+				wake = min(wake, a.boot+e.cfg.WriteBehind) // a short run's end takes them along
+			default:
 				rec.Account(facts)
 				changed = true
 			}

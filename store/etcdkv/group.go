@@ -16,12 +16,15 @@ import (
 // guards and its own verdict. Guards that all members share stand once at the outer level.
 //
 // etcd evaluates all guards of a nested transaction against the state *before* any of it is applied. A member that guards
-// or writes a key that an earlier member writes therefore has to wait for the next group. An idle line never waits; at most
-// two groups are in flight, so a group collects what arrives meanwhile.
+// or writes a key that an earlier member writes therefore has to wait for the next group. An idle line never waits; only
+// a few groups are in flight, so a group collects what arrives meanwhile.
 const (
 	maxGroup      = 100       // members; etcd allows 128 operations per level, the nested ones counted on top
 	maxGroupBytes = 512 << 10 // etcd's request limit is 1.5 MiB
-	maxInFlight   = 2
+	// In flight at a time: two, so that one collects while the other is on its way; up to eight while whole groups are
+	// waiting, because etcd makes several proposals durable with one fsync and a slow disk would else set the pace.
+	maxInFlight     = 2
+	maxFullInFlight = 8
 )
 
 type request struct {
@@ -59,7 +62,7 @@ func (g *group) add(t kv.Txn, done func(kv.Result)) {
 
 // launch starts groups while there is room. Callers hold mu.
 func (g *group) launch() {
-	for g.inFlight < maxInFlight && len(g.waiting) > 0 {
+	for len(g.waiting) > 0 && (g.inFlight < maxInFlight || g.inFlight < maxFullInFlight && len(g.waiting) >= maxGroup) {
 		var members []request
 		members, g.waiting = take(g.waiting)
 		g.inFlight++
@@ -90,10 +93,13 @@ func take(waiting []request) (members, rest []request) {
 	}
 	written := make(map[string]bool, maxGroup)
 	size := 0
+	members = make([]request, 0, min(len(waiting), maxGroup))
 	for i, r := range waiting {
 		if len(members) == maxGroup || size > maxGroupBytes {
-			rest = append(rest, waiting[i:]...)
-			break
+			if rest == nil {
+				return members, waiting[i:] // the usual case of a long line: no copy
+			}
+			return members, append(rest, waiting[i:]...)
 		}
 		if conflicts(r.txn, written) {
 			rest = append(rest, r)
