@@ -48,6 +48,8 @@ type Config struct {
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	Version    string
+	// Clock reads the clocks; default lease.Read. Tests under virtual time replace it.
+	Clock func() lease.Now
 }
 
 func (c *Config) complete() error {
@@ -90,6 +92,9 @@ func (c *Config) complete() error {
 	}
 	if c.WorkDir == "" {
 		c.WorkDir = ".rota-work"
+	}
+	if c.Clock == nil {
+		c.Clock = lease.Read
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -341,14 +346,16 @@ func (x *Executor) loop(ctx, work context.Context) error {
 			done = nil
 			hard = time.After(x.cfg.DrainTimeout + 15*time.Second)
 			x.cfg.Log.Info("draining", "executor", x.cfg.ID, "limit", x.cfg.DrainTimeout, "cause", context.Cause(ctx))
-			if x.do(work, x.engine.Step(engine.Drain{Limit: x.cfg.DrainTimeout}, lease.Read())) {
+			if x.do(work, x.engine.Step(engine.Drain{Limit: x.cfg.DrainTimeout}, x.cfg.Clock())) {
 				return nil
 			}
 		case <-hard:
 			return errors.New("drain: handlers did not end in time; they are abandoned")
 		}
-		if x.do(work, x.engine.Step(lease.Tick{}, lease.Read())) {
-			return nil
+		for more := true; more; more = x.engine.Due(x.cfg.Clock().Boot) {
+			if x.do(work, x.engine.Step(lease.Tick{}, x.cfg.Clock())) {
+				return nil
+			}
 		}
 		x.mu.Lock()
 		batch, x.inbox = x.inbox, batch[:0]
@@ -360,15 +367,15 @@ func (x *Executor) loop(ctx, work context.Context) error {
 				delete(x.cancels, ended.Seq)
 				x.metrics.running.Dec()
 			}
-			if x.do(work, x.engine.Step(in, lease.Read())) {
+			if x.do(work, x.engine.Step(in, x.cfg.Clock())) {
 				return nil
 			}
 			batch[i] = nil
 			if i%256 == 255 { // ticks that came due do not wait for the rest
-				x.do(work, x.engine.Step(lease.Tick{}, lease.Read()))
+				x.do(work, x.engine.Step(lease.Tick{}, x.cfg.Clock()))
 			}
 		}
-		timer.Reset(min(max(x.engine.Wake()-lease.Read().Boot, 0), maxNap))
+		timer.Reset(min(max(x.engine.Wake()-x.cfg.Clock().Boot, 0), maxNap))
 	}
 }
 
@@ -451,6 +458,7 @@ func (x *Executor) start(ctx context.Context, e engine.Start) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	x.cancels[e.Seq] = cancel
 	x.runs.Go(func() {
+		x.noteStart(e)
 		var out engine.Outcome
 		if e.Job.Spec.Run.Kind() == "shell" {
 			out = x.shell(ctx, e)

@@ -64,12 +64,6 @@ func (m *metrics) group(op string, size int, took time.Duration) {
 func (x *Executor) note(n engine.Note) {
 	m := x.metrics
 	switch n.Kind {
-	case engine.NoteStarted:
-		m.lateness.Observe(n.Lateness.Seconds())
-		m.running.Inc()
-		if n.Run.Trigger == jobs.BySchedule && n.Run.Attempt == 1 {
-			m.ticks.WithLabelValues("fired", "").Inc()
-		}
 	case engine.NoteEnded:
 		m.runs.WithLabelValues(n.Target, string(n.Run.Trigger), string(n.Run.Phase)).Inc()
 		if n.Run.StartedAt > 0 {
@@ -94,11 +88,26 @@ func (x *Executor) note(n engine.Note) {
 	x.logNote(n)
 }
 
+// noteStart runs in the goroutine of the run, off the path of the starts that follow.
+func (x *Executor) noteStart(e engine.Start) {
+	m := x.metrics
+	late := x.cfg.Clock().Wall.Sub(time.UnixMilli(e.Run.Due))
+	m.lateness.Observe(late.Seconds())
+	m.running.Inc()
+	if e.Run.Trigger == jobs.BySchedule && e.Run.Attempt == 1 {
+		m.ticks.WithLabelValues("fired", "").Inc()
+	}
+	if !x.cfg.Log.Enabled(nil, slog.LevelInfo) { //nolint:staticcheck // no context to give: the level alone decides
+		return
+	}
+	x.cfg.Log.Info("started", "namespace", e.Shard.Namespace, "job", e.Shard.Name, "shard", e.Shard.Shard, "run", e.Run.ID,
+		"tick", time.UnixMilli(e.Run.Tick).UTC().Format("2006-01-02T15:04:05.000Z"), "attempt", e.Run.Attempt, "token", e.Run.Token,
+		"executor", x.cfg.ID, "lateness", late.Round(100*time.Microsecond))
+}
+
 func (x *Executor) logNote(n engine.Note) {
 	level, msg := slog.LevelInfo, ""
 	switch n.Kind {
-	case engine.NoteStarted:
-		msg = "started"
 	case engine.NoteEnded:
 		msg = "ended"
 		if n.Run.Phase == jobs.Failed || n.Run.Phase == jobs.TimedOut || n.Run.Phase == jobs.Lost {
@@ -137,9 +146,6 @@ func (x *Executor) logNote(n engine.Note) {
 	}
 	if n.Text != "" {
 		args = append(args, "detail", n.Text)
-	}
-	if n.Kind == engine.NoteStarted {
-		args = append(args, "lateness", n.Lateness.Round(100*time.Microsecond))
 	}
 	log.Log(nil, level, msg, args...) //nolint:staticcheck // as above
 }

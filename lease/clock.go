@@ -20,3 +20,9 @@ func Read() Now {
 
 // NewID returns a random incarnation of 12 characters.
 func NewID() string { return rand.Text()[:12] }
+
+// Virtual reads both clocks from time.Now, for tests under testing/synctest, whose bubble CLOCK_BOOTTIME does not enter.
+func Virtual() Now {
+	t := time.Now()
+	return Now{Wall: t, Boot: time.Duration(t.UnixNano())}
+}

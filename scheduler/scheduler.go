@@ -23,6 +23,8 @@ type Config struct {
 	Debounce, SlowTick time.Duration
 	Log                *slog.Logger
 	Registerer         prometheus.Registerer // may be nil
+	// Clock reads the clocks; default lease.Read. Tests under virtual time replace it.
+	Clock func() lease.Now
 }
 
 // Scheduler is the actor. Create it with New; Run it once.
@@ -67,6 +69,9 @@ func New(cfg Config) *Scheduler {
 	}
 	if cfg.SlowTick == 0 {
 		cfg.SlowTick = 10 * time.Second
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = lease.Read
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -180,12 +185,12 @@ func (s *Scheduler) loop(ctx context.Context) {
 				busy = s.plan(ctx)
 			}
 		}
-		timer.Reset(max(0, min(s.machine.Wake()-lease.Read().Boot, 500*time.Millisecond)))
+		timer.Reset(max(0, min(s.machine.Wake()-s.cfg.Clock().Boot, 500*time.Millisecond)))
 	}
 }
 
 func (s *Scheduler) leaseStep(in any) {
-	for _, effect := range s.machine.Step(in, lease.Read()) {
+	for _, effect := range s.machine.Step(in, s.cfg.Clock()) {
 		if s.keeper.Do(s.ctx, effect, s.cfg.TTL) {
 			continue
 		}

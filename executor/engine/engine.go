@@ -112,7 +112,11 @@ func (e *Engine) Wake() time.Duration {
 		at = min(at, e.heap[0].wake)
 	}
 	if e.draining && !e.finished {
-		at = min(at, e.drainUntil)
+		if e.now.Boot < e.drainUntil {
+			at = min(at, e.drainUntil)
+		} else if e.now.Boot < e.drainUntil+lastWords {
+			at = min(at, e.drainUntil+lastWords)
+		}
 	}
 	if e.lease.Held() != "" {
 		at = min(at, e.announced+announceEvery)
@@ -120,7 +124,17 @@ func (e *Engine) Wake() time.Duration {
 	return at
 }
 
+// tickBatch bounds the shards that one Tick attends to, so that the first handlers of a burst start while the rest is decided;
+// Wake then says that more are due.
+const tickBatch = 64
+
+// lastWords is how long a drain whose limit has passed still waits for commits in flight.
+const lastWords = 2 * time.Second
+
 const announceEvery = 5 * time.Second
+
+// Due says whether shards need attention now: the last Tick did not get to all of them.
+func (e *Engine) Due(boot time.Duration) bool { return len(e.heap) > 0 && e.heap[0].wake <= boot }
 
 // Me is the incarnation in force; zero when none is held.
 func (e *Engine) Me() jobs.Holder {
@@ -181,7 +195,7 @@ func (e *Engine) at(ms int64) time.Duration {
 }
 
 func (e *Engine) tick() {
-	for len(e.heap) > 0 && e.heap[0].wake <= e.now.Boot {
+	for n := 0; n < tickBatch && len(e.heap) > 0 && e.heap[0].wake <= e.now.Boot; n++ {
 		s := e.heap[0]
 		e.heap.set(s, never)
 		e.consider(s)
@@ -601,7 +615,7 @@ func (e *Engine) checkFinished() {
 	if !e.draining || e.finished || len(e.runs) > 0 {
 		return
 	}
-	if e.lease.Held() != "" && e.now.Boot < e.drainUntil+2*time.Second {
+	if e.lease.Held() != "" && e.now.Boot < e.drainUntil+lastWords {
 		for _, j := range e.jobs {
 			for _, s := range j.shards {
 				if s.flight != nil || s.live != nil {

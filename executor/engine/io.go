@@ -103,8 +103,7 @@ type NoteKind int
 
 // The kinds of notes.
 const (
-	NoteStarted   NoteKind = iota // a handler was started; Lateness is set
-	NoteEnded                     // a run ended for good
+	NoteEnded     NoteKind = iota // a run ended for good
 	NoteRetry                     // an attempt failed and another one is armed
 	NoteFacts                     // ticks were skipped or missed
 	NoteTakeover                  // a run of a lost holder was taken over; Lateness is the time since it was seen gone

@@ -289,8 +289,6 @@ func (e *Engine) start(s *shard) {
 	e.runs[a.seq] = a
 	e.running++
 	e.emit(Start{Seq: a.seq, Shard: s.key, Run: run, Job: s.job.def, Shards: s.total, Until: e.lease.Until()})
-	late := e.now.Wall.Sub(time.UnixMilli(run.Due))
-	e.emit(Note{Kind: NoteStarted, Shard: s.key, Run: &a.run, Target: s.job.def.Spec.Run.Kind(), Lateness: late})
 	e.tend(s)
 }
 
