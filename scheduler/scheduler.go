@@ -57,7 +57,8 @@ type learnt struct {
 	items []any
 }
 
-type applied struct{ d Decision }
+// applied says that a decision was committed; incomplete: some answers are unknown, so look again.
+type applied struct{ incomplete bool }
 
 // New checks the configuration; it starts nothing.
 func New(cfg Config) *Scheduler {
@@ -166,7 +167,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 				want()
 			case applied:
 				busy = false
-				if again {
+				if again || in.incomplete {
 					again = false
 					want()
 				}
@@ -238,17 +239,19 @@ func (s *Scheduler) plan(ctx context.Context) bool {
 		s.cfg.Log.Info("moving shards", "count", n, "reason", reason)
 	}
 	s.workers.Go(func() {
-		s.apply(ctx, d)
-		s.post(applied{d})
+		s.post(applied{incomplete: !s.apply(ctx, d)})
 	})
 	return true
 }
 
-// apply commits a decision. Refusals need no handling: what changed meanwhile leads to another decision.
-func (s *Scheduler) apply(ctx context.Context, d Decision) {
+// apply commits a decision and says whether every answer is known. Refusals need no handling: what changed meanwhile leads to
+// another decision.
+func (s *Scheduler) apply(ctx context.Context, d Decision) (complete bool) {
+	complete = true
 	results := s.submit(ctx, d.Assign)
 	refused := 0
 	for _, r := range results {
+		complete = complete && r.Err == nil
 		if r.Err == nil && !r.Applied {
 			refused++
 		}
@@ -263,9 +266,11 @@ func (s *Scheduler) apply(ctx context.Context, d Decision) {
 			ok = ok && r.Err == nil // refused: it exists, or the term ended, which refuses the advance too
 		}
 		if ok {
-			s.submit(ctx, []kv.Txn{step.Advance})
+			ok = s.submit(ctx, []kv.Txn{step.Advance})[0].Err == nil
 		}
+		complete = complete && ok
 	}
+	return complete
 }
 
 func (s *Scheduler) submit(ctx context.Context, txns []kv.Txn) []kv.Result {
