@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -148,11 +149,19 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
+// freeAddr takes ports below the range that the kernel hands out by itself, so that nobody gets one between our look and the
+// start of the process that is to have it.
 func freeAddr(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 18000+rand.IntN(12000))
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			require.NoError(t, l.Close())
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
 }
 
 func (c *cluster) proc(name string, env []string, args ...string) *proc {

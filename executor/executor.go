@@ -389,6 +389,7 @@ func (x *Executor) do(ctx context.Context, effects []any) (finished bool) {
 			x.start(ctx, e)
 		case engine.Cancel:
 			if cancel := x.cancels[e.Seq]; cancel != nil {
+				x.cfg.Log.Info("cancelling", "executor", x.cfg.ID, "cause", string(e.Cause))
 				cancel(errors.New(string(e.Cause)))
 			}
 		case engine.Load:

@@ -190,6 +190,8 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("? [a]\n: b\n"))
 	f.Add([]byte("<<: *x\nspec: |\n  - x"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		hang := time.AfterFunc(5*time.Second, func() { panic(fmt.Sprintf("hangs on %q", b)) })
+		defer hang.Stop()
 		docs, err := jobs.Parse("f", b)
 		if err != nil {
 			return

@@ -24,7 +24,13 @@ const (
 )
 
 // Ended says whether a run in this phase is over.
-func (p Phase) Ended() bool { return p != "" && p != Armed && p != Running }
+func (p Phase) Ended() bool {
+	switch p {
+	case Succeeded, Failed, TimedOut, Stopped, Lost, Skipped, Missed:
+		return true
+	}
+	return false
+}
 
 // Trigger says what a run was started by.
 type Trigger string

@@ -84,7 +84,7 @@ func (c *conn) waitRuns(ctx context.Context, ids []string, limit time.Duration) 
 				break
 			}
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(50 * time.Millisecond):
 			case <-ctx.Done():
 				return &exitWith{err: fmt.Errorf("run %s is %s; gave up after %v (rota explain %s says why)", id, r.Phase, limit, r.Job), code: exitTimeout}
 			}

@@ -139,6 +139,9 @@ func (e *Engine) refused(s *shard, observed kv.Item) {
 			s.staleJob = f.commit.JobMod
 		}
 		s.settled(f.commit.Settles)
+		if s.live != nil {
+			s.live.stops = nil // one of them may have been what refused; those that remain come again
+		}
 		s.holdUntil = e.now.Boot + 50*time.Millisecond
 		e.heap.set(s, s.holdUntil)
 		if f.commit.Gone != (jobs.Holder{}) {

@@ -30,6 +30,7 @@ func (e *Engine) plan(s *shard, rec *jobs.Record) planned {
 		settled := store.SettledCommand{Shard: c.Shard, ID: c.ID, Mod: c.Mod, Command: c.Command}
 		settled.Command.EndedAt = now
 		switch {
+		case s.live != nil && s.live.stopping(c.ID): // settled with the end of the run that it stopped
 		case c.Command.Verb == store.VerbStop:
 			settled.Command.Settled = "nothing was running"
 			e.emit(Settle{Job: s.key.JobKey, Command: settled})
