@@ -15,7 +15,7 @@ import (
 // explanation collects checks; the first "no" is the verdict.
 type explanation struct{ api.Explanation }
 
-func (x *explanation) check(ok bool, rule, format string, a ...any) bool {
+func (x *explanation) check(ok bool, rule, format string, a ...any) {
 	c := api.Check{Rule: rule, Verdict: "ok", Detail: fmt.Sprintf(format, a...)}
 	if !ok {
 		c.Verdict = "no"
@@ -24,7 +24,6 @@ func (x *explanation) check(ok bool, rule, format string, a ...any) bool {
 		}
 	}
 	x.Checks = append(x.Checks, c)
-	return ok
 }
 
 func (x *explanation) info(rule, format string, a ...any) {
@@ -84,7 +83,7 @@ func (c *Console) explain(ctx context.Context, in *struct {
 		x.check(false, "enabled", "the job is disabled%s", why)
 	}
 	tick := c.explainTrigger(x, v, it, tl, at, in.At != "")
-	c.explainPlacement(x, v, it, k)
+	c.explainPlacement(x, v, it)
 	c.explainShards(ctx, x, v, it, nums, tick, now)
 	if l, ok, err := c.cfg.Store.ReadLeader(ctx); err == nil && ok {
 		x.info("scheduler", "%s leads since %s", l.Server, l.Since.Format(time.RFC3339))
@@ -168,7 +167,7 @@ func lastTick(tl *jobs.Timeline, at int64) (jobs.Tick, bool) {
 	return jobs.Tick{}, false
 }
 
-func (c *Console) explainPlacement(x *explanation, v *store.View, it store.JobItem, k store.JobKey) {
+func (c *Console) explainPlacement(x *explanation, v *store.View, it store.JobItem) {
 	c.mu.Lock()
 	candidates := v.Candidates(c.advice, it.Namespace)
 	c.mu.Unlock()

@@ -21,17 +21,21 @@ import (
 )
 
 type (
+	// NSPath and the following are the parameters that routes share; huma needs them exported.
 	NSPath struct {
 		NS string `path:"ns" maxLength:"63"`
 	}
+	// JobPath names a job.
 	JobPath struct {
 		NSPath
 		Job string `path:"job" maxLength:"63"`
 	}
+	// RunPath names a run.
 	RunPath struct {
 		NSPath
 		ID string `path:"id" maxLength:"255"`
 	}
+	// Paging cuts lists.
 	Paging struct {
 		Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 		PageToken string `query:"page_token" maxLength:"512"`
@@ -720,6 +724,7 @@ func (c *Console) executors(ctx context.Context, ns string) ([]api.Executor, err
 	return out, nil
 }
 
+// ExecutorPath names an executor.
 type ExecutorPath struct {
 	NSPath
 	ID string `path:"id" maxLength:"128"`

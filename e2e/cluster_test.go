@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -116,7 +115,6 @@ type cluster struct {
 	etcd      *proc
 	server    *proc
 	executors map[string]*proc
-	mu        sync.Mutex
 }
 
 const ttl = 3 * time.Second

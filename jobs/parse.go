@@ -183,14 +183,14 @@ func parseOne(data []byte) (Documents, FieldErrors) {
 	switch head.Kind {
 	case "Namespace":
 		var ns Namespace
-		errs := decode(body, idx, &ns)
+		errs := decode(body, &ns)
 		if msg := ValidNamespace(ns.Metadata.Name); len(errs) == 0 && msg != "" {
 			errs = append(errs, FieldError{Path: "metadata.name", Message: msg})
 		}
 		return Documents{Namespaces: []Namespace{ns}}, idx.place(errs)
 	default:
 		j := Job{Spec: Spec{Shards: Shards{Count: 1}}}
-		errs := decode(body, idx, &j)
+		errs := decode(body, &j)
 		if len(errs) == 0 {
 			errs = j.Validate()
 		}
@@ -199,7 +199,7 @@ func parseOne(data []byte) (Documents, FieldErrors) {
 }
 
 // decode reports unknown fields first, all of them, then the first value of a wrong type.
-func decode(body ast.Node, idx *index, v any) FieldErrors {
+func decode(body ast.Node, v any) FieldErrors {
 	if errs := unknown("", body, reflect.TypeOf(v).Elem()); len(errs) > 0 {
 		return errs
 	}

@@ -231,7 +231,7 @@ func (m *Machine) Step(in any, now Now) []any {
 			return append(out, m.fence(ErrKeyGone, now)...)
 		}
 	case Released:
-		return append(out, Revoke{in.Lease})
+		return append(out, Revoke(in))
 	case Stop:
 		if m.state == held || m.state == registering {
 			out = append(out, Revoke{m.lease})

@@ -78,7 +78,7 @@ func (s *Scheduler) collect(ctx context.Context) {
 			for i, g := range garbage {
 				txns[i] = s.cfg.Store.CollectTxn(term, g)
 			}
-			s.submit(ctx, txns)
+			s.submit(txns)
 			if len(txns) > 0 {
 				s.cfg.Log.Info("collected garbage", "namespace", ns, "keys", len(txns))
 			}

@@ -45,7 +45,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 }
 
 // observe refreshes the gauges that a plan knows.
-func (m *metrics) observe(v *store.View, d Decision) {
+func (m *metrics) observe(v *store.View) {
 	m.shards.Reset()
 	m.executors.Reset()
 	m.enabled.Reset()

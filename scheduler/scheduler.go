@@ -183,7 +183,7 @@ func (s *Scheduler) loop(ctx context.Context) {
 		case <-debounce:
 			debounce = nil
 			if s.term != "" && !busy {
-				busy = s.plan(ctx)
+				busy = s.plan()
 			}
 		}
 		timer.Reset(max(0, min(s.machine.Wake()-s.cfg.Clock().Boot, 500*time.Millisecond)))
@@ -224,11 +224,11 @@ func (s *Scheduler) watchTerm(term string, rev int64) {
 }
 
 // plan decides and has the decision applied by a worker; it says whether there was anything to apply.
-func (s *Scheduler) plan(ctx context.Context) bool {
+func (s *Scheduler) plan() bool {
 	start := time.Now()
 	d := Decide(s.cfg.Store, s.view, s.mem, s.term, start)
 	s.metrics.plan.Observe(time.Since(start).Seconds())
-	s.metrics.observe(s.view, d)
+	s.metrics.observe(s.view)
 	for _, k := range unplacedKeys(d.Unplaced) {
 		s.cfg.Log.Debug("no owner", "namespace", k.Namespace, "job", k.Name, "reason", d.Unplaced[k])
 	}
@@ -239,16 +239,16 @@ func (s *Scheduler) plan(ctx context.Context) bool {
 		s.cfg.Log.Info("moving shards", "count", n, "reason", reason)
 	}
 	s.workers.Go(func() {
-		s.post(applied{incomplete: !s.apply(ctx, d)})
+		s.post(applied{incomplete: !s.apply(d)})
 	})
 	return true
 }
 
 // apply commits a decision and says whether every answer is known. Refusals need no handling: what changed meanwhile leads to
 // another decision.
-func (s *Scheduler) apply(ctx context.Context, d Decision) (complete bool) {
+func (s *Scheduler) apply(d Decision) (complete bool) {
 	complete = true
-	results := s.submit(ctx, d.Assign)
+	results := s.submit(d.Assign)
 	refused := 0
 	for _, r := range results {
 		complete = complete && r.Err == nil
@@ -262,18 +262,18 @@ func (s *Scheduler) apply(ctx context.Context, d Decision) (complete bool) {
 	}
 	for _, step := range d.Rounds {
 		ok := true
-		for _, r := range s.submit(ctx, step.Commands) {
+		for _, r := range s.submit(step.Commands) {
 			ok = ok && r.Err == nil // refused: it exists, or the term ended, which refuses the advance too
 		}
 		if ok {
-			ok = s.submit(ctx, []kv.Txn{step.Advance})[0].Err == nil
+			ok = s.submit([]kv.Txn{step.Advance})[0].Err == nil
 		}
 		complete = complete && ok
 	}
 	return complete
 }
 
-func (s *Scheduler) submit(ctx context.Context, txns []kv.Txn) []kv.Result {
+func (s *Scheduler) submit(txns []kv.Txn) []kv.Result {
 	out := make([]kv.Result, len(txns))
 	var wg sync.WaitGroup
 	wg.Add(len(txns))

@@ -124,7 +124,7 @@ func (v *View) Candidates(m Advice, ns string) []shards.Executor {
 // Planned describes a job to the planner with its owners as assigned now.
 func (it JobItem) Planned(owners map[JobKey]map[int]string) shards.Job {
 	p := shards.Job{
-		Key: it.JobKey.String(), Shards: it.Job.Spec.Shards.Count, PerExecutor: it.Job.Spec.Shards.PerExecutor,
+		Key: it.String(), Shards: it.Job.Spec.Shards.Count, PerExecutor: it.Job.Spec.Shards.PerExecutor,
 		Run: it.Job.Spec.Run, Placement: it.Job.Spec.Placement,
 	}
 	own := owners[it.JobKey]

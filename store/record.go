@@ -128,7 +128,7 @@ func (s *Store) readRecords(ctx context.Context, prefix string) ([]RecordItem, [
 	for _, it := range items {
 		r, err := s.recordItem(it)
 		if err != nil {
-			bad = append(bad, err.(Corrupt))
+			bad = append(bad, Corrupt{it.Key, err})
 			continue
 		}
 		out = append(out, r)

@@ -2,9 +2,10 @@ package store
 
 import "sort"
 
-// ExecutorKey names an executor; IncarnationKey one life of it.
 type (
-	ExecutorKey    struct{ Namespace, ID string }
+	// ExecutorKey names an executor.
+	ExecutorKey struct{ Namespace, ID string }
+	// IncarnationKey names one life of it.
 	IncarnationKey struct{ Namespace, ID, Incarnation string }
 	// AssignmentKey names an executor's share of a job.
 	AssignmentKey struct {

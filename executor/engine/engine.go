@@ -440,7 +440,7 @@ func (e *Engine) setJob(it store.JobItem) {
 	}
 	timeline, err := it.Job.Timeline()
 	if err != nil {
-		e.emit(Note{Kind: NoteCorrupt, Text: "job " + it.JobKey.String() + ": " + err.Error()})
+		e.emit(Note{Kind: NoteCorrupt, Text: "job " + it.String() + ": " + err.Error()})
 		return
 	}
 	if j != nil && j.uid != it.UID {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,7 +99,7 @@ func (r *Runner) Run(ctx context.Context, c Command) Result {
 	}
 	defer func() { _ = os.RemoveAll(scratch) }()
 	resultFile := filepath.Join(scratch, "result.json")
-	env := append(c.Env, "ROTA_RESULT_FILE="+resultFile, "ROTA_EMIT_FILE="+filepath.Join(scratch, "emit.ndjson"))
+	env := append(slices.Clone(c.Env), "ROTA_RESULT_FILE="+resultFile, "ROTA_EMIT_FILE="+filepath.Join(scratch, "emit.ndjson"))
 	rep, err := r.supervise(ctx, c, env)
 	if err != nil {
 		return Result{Reason: err.Error(), Started: true, ExitCode: -1}

@@ -3,7 +3,6 @@ package etcdkv_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -137,9 +136,6 @@ func (p *proxy) pump(from, to net.Conn, open *bool) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
-				return
-			}
 			return
 		}
 	}

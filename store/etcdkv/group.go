@@ -163,7 +163,7 @@ func (s *Store) send(ctx context.Context, members []request) ([]kv.Result, error
 		if err != nil {
 			return nil, err
 		}
-		return []kv.Result{result(t, r.Header.Revision, (*clientv3.TxnResponse)(r))}, nil
+		return []kv.Result{result(t, r.Header.Revision, r)}, nil
 	}
 	shared := sharedGuards(members)
 	then := make([]clientv3.Op, len(members))
