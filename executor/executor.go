@@ -484,7 +484,7 @@ func (x *Executor) handler(ctx context.Context, e engine.Start) engine.Outcome {
 		Param: e.Job.Spec.Shards.Param(e.Shard.Shard), Tick: time.UnixMilli(e.Run.Tick).UTC(), Trigger: e.Run.Trigger, Attempt: e.Run.Attempt,
 		Token: e.Run.Token, Executor: x.cfg.ID, Params: params, Log: x.cfg.Log,
 	}
-	return call(ctx, h, run)
+	return Call(ctx, h, run)
 }
 
 func merged(a, b map[string]string) map[string]string {

@@ -89,8 +89,8 @@ func Fail(err error) error {
 	return &outcomeError{err: err, phase: jobs.Failed, kind: engine.Outcome{Never: true}}
 }
 
-// call runs a handler and turns what it returns, or its panic, into an outcome.
-func call(ctx context.Context, h Handler, run *Run) (out engine.Outcome) {
+// Call runs a handler and turns what it returns, or its panic, into an outcome. Package executortest uses it.
+func Call(ctx context.Context, h Handler, run *Run) (out engine.Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			out = engine.Outcome{Phase: jobs.Failed, Reason: clip(fmt.Sprintf("panic: %v", p), 1024), Output: clip(string(debug.Stack()), 4096)}
