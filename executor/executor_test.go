@@ -151,14 +151,14 @@ func TestSteadyStateCostsOnePutForEachRun(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		var mu sync.Mutex
 		ops := map[string]int{}
-		w.kv.Fault = func(verb, op string) memkv.Fault {
+		w.kv.SetFault(func(verb, op string) memkv.Fault {
 			if verb == "submit" {
 				mu.Lock()
 				ops[op]++
 				mu.Unlock()
 			}
 			return memkv.Fault{}
-		}
+		})
 		x := w.executor("x", nil)
 		x.Handle("h", func(context.Context, *executor.Run) error { return nil })
 		require.NoError(t, x.Define(job("j", time.Second, func(j *jobs.Job) { j.Spec.Shards.Count = 10 })))
@@ -355,7 +355,7 @@ func TestLostAnswersCostNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		n := 0
 		var mu sync.Mutex
-		w.kv.Fault = func(verb, op string) memkv.Fault {
+		w.kv.SetFault(func(verb, op string) memkv.Fault {
 			if verb != "submit" || op == "register" || op == "lead" {
 				return memkv.Fault{}
 			}
@@ -369,7 +369,7 @@ func TestLostAnswersCostNothing(t *testing.T) {
 				return memkv.Fault{Before: kv.ErrUnknown}
 			}
 			return memkv.Fault{}
-		}
+		})
 		x := w.executor("x", nil)
 		starts := map[string]int{}
 		span := map[int][]int64{}

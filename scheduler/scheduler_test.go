@@ -216,7 +216,7 @@ func TestALostAnswerHandsNoTickOverTwice(t *testing.T) {
 	bubble(t, func(w *world) {
 		n := 0
 		var mu sync.Mutex
-		w.kv.Fault = func(verb, op string) memkv.Fault {
+		w.kv.SetFault(func(verb, op string) memkv.Fault {
 			mu.Lock()
 			defer mu.Unlock()
 			if op == "command" || op == "round" {
@@ -225,7 +225,7 @@ func TestALostAnswerHandsNoTickOverTwice(t *testing.T) {
 				}
 			}
 			return memkv.Fault{}
-		}
+		})
 		_, end := w.scheduler("s")
 		defer end()
 		w.executor("x")

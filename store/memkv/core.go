@@ -1,7 +1,7 @@
 // Package memkv is the storage contract in memory.
 //
 // [Core] is the semantics alone: single-threaded, without clock or goroutine, for simulations that own time. [Store] is a
-// [kv.Store] around it for tests under testing/synctest: leases expire on the (virtual) clock, and [Store.Fault] is asked
+// [kv.Store] around it for tests under testing/synctest: leases expire on the (virtual) clock, and [Store.SetFault] is asked
 // at every verb whether to fail before or after it took effect, or to answer late.
 package memkv
 

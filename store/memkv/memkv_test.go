@@ -25,7 +25,7 @@ func TestFaultsStrikeBeforeOrAfterTheEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memkv.New()
 		lost := errors.Join(kv.ErrUnknown, errors.New("answer lost"))
-		s.Fault = func(verb, op string) memkv.Fault {
+		s.SetFault(func(verb, op string) memkv.Fault {
 			switch op {
 			case "before":
 				return memkv.Fault{Before: lost}
@@ -35,7 +35,7 @@ func TestFaultsStrikeBeforeOrAfterTheEffect(t *testing.T) {
 				return memkv.Fault{Delay: time.Minute}
 			}
 			return memkv.Fault{}
-		}
+		})
 		put := func(op, key string) error {
 			_, err := kv.Commit(context.Background(), s, kv.Txn{Op: op, Changes: []kv.Change{{Key: key, Value: []byte("v")}}})
 			return err

@@ -17,16 +17,13 @@ type Fault struct {
 	Hold   time.Duration // take effect this much later than the call (and answer then)
 }
 
-// Store is a [kv.Store] in memory. Set Fault before first use.
+// Store is a [kv.Store] in memory.
 type Store struct {
-	// Fault is asked at every verb ("get", "list", "watch", "submit", "grant", "renew", "revoke"); op is the Op of a
-	// transaction. It may be nil and must not call the store.
-	Fault func(verb, op string) Fault
-
 	mu      sync.Mutex
 	core    *Core
 	start   time.Time
 	changed chan struct{}
+	ask     func(verb, op string) Fault
 }
 
 // New returns an empty store.
@@ -34,11 +31,22 @@ func New() *Store {
 	return &Store{core: NewCore(), start: time.Now(), changed: make(chan struct{})}
 }
 
+// SetFault has f asked at every verb ("get", "list", "watch", "submit", "grant", "renew", "revoke"); op is the Op of a
+// transaction. It must not call the store.
+func (s *Store) SetFault(f func(verb, op string) Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ask = f
+}
+
 func (s *Store) fault(verb, op string) Fault {
-	if s.Fault == nil {
+	s.mu.Lock()
+	ask := s.ask
+	s.mu.Unlock()
+	if ask == nil {
 		return Fault{}
 	}
-	return s.Fault(verb, op)
+	return ask(verb, op)
 }
 
 // with runs f under the lock at the current time, after expiring leases, and wakes the watchers.
