@@ -104,7 +104,7 @@ func (c *Console) Run(ctx context.Context) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	feed := &store.Feed{Store: c.cfg.Store, Families: []store.Family{store.Executors}, Update: func(u store.Update) {
+	feed := &store.Feed{Store: c.cfg.Store, Families: []store.Family{store.Executors, store.Pulses}, Update: func(u store.Update) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.advice.Observe(c.view, u, time.Now())

@@ -30,14 +30,17 @@ func (c *Console) executors(ctx context.Context, ns string) ([]api.Executor, err
 		offsets[k.Incarnation] = off.Milliseconds()
 	}
 	c.mu.Unlock()
-	live, _ := v.Live(ns)
+	live, doubles := v.Live(ns)
 	out := []api.Executor{}
 	for _, x := range live {
 		p := x.Presence
 		e := api.Executor{
 			ID: x.ID, Namespace: ns, Incarnation: x.Incarnation, State: p.State, Reason: reasons[x.ID], Labels: p.Labels, Capacity: p.Capacity,
-			Slots: p.Slots, Shards: owned[x.ID], Running: p.Running, Handlers: p.Handlers, Shell: p.Shell, Version: p.Version, Host: p.Host,
+			Slots: p.Slots, Shards: owned[x.ID], Running: v.Pulses[store.IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation}].Pulse.Running, Handlers: p.Handlers, Shell: p.Shell, Version: p.Version, Host: p.Host,
 			StartedAt: api.MS(p.Started.UnixMilli()), ClockOffsetMS: offsets[x.Incarnation],
+		}
+		if e.Reason == "" && slices.Contains(doubles, x.ID) {
+			e.Reason = "several processes are present under this id: just restarted, or configured twice"
 		}
 		if _, drained := v.Drains[store.ExecutorKey{Namespace: ns, ID: x.ID}]; drained {
 			e.State = store.Draining

@@ -252,7 +252,10 @@ func (c *Console) setEnabled(ctx context.Context, p JobPath, on bool, reason str
 			return &body[api.Applied]{out}, nil
 		}
 		j := *it.Job
-		j.Spec.Enabled, j.Spec.DisabledReason = &on, reason
+		j.Spec.Enabled, j.Spec.DisabledReason = nil, reason // enabled is what a definition says by saying nothing
+		if !on {
+			j.Spec.Enabled = &on
+		}
 		j.Stamp(it.Job, time.Now())
 		mod, err := c.cfg.Store.PutJob(ctx, &j, it.Mod)
 		if errors.Is(err, store.ErrConflict) && try < 5 {

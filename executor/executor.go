@@ -215,7 +215,7 @@ func (x *Executor) Run(ctx context.Context) error {
 	})
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	x.keeper = &lease.Keeper{Store: x.store.KV, Registration: func(inc string, id kv.LeaseID) kv.Txn {
-		return x.store.RegisterTxn(x.cfg.Namespaces, jobs.Holder{Executor: x.cfg.ID, Incarnation: inc}, x.presence(store.Ready, 0), id)
+		return x.store.RegisterTxn(x.cfg.Namespaces, jobs.Holder{Executor: x.cfg.ID, Incarnation: inc}, x.presence(store.Ready), id)
 	}, Post: x.post}
 	var follows sync.WaitGroup
 	for _, ns := range x.cfg.Namespaces {
@@ -304,7 +304,7 @@ func (x *Executor) define(ctx context.Context) error {
 	return nil
 }
 
-func (x *Executor) presence(state string, running int) store.Presence {
+func (x *Executor) presence(state string) store.Presence {
 	host, _ := os.Hostname()
 	handlers := make([]string, 0, len(x.handlers))
 	for h := range x.handlers {
@@ -313,7 +313,7 @@ func (x *Executor) presence(state string, running int) store.Presence {
 	sort.Strings(handlers)
 	return store.Presence{
 		State: state, Labels: x.cfg.Labels, Capacity: x.cfg.Capacity, Slots: x.cfg.Concurrency, Handlers: handlers, Shell: x.cfg.Shell,
-		Version: x.cfg.Version, Host: host, Started: x.started, Wall: time.Now().UTC(), Running: running,
+		Version: x.cfg.Version, Host: host, Started: x.started,
 	}
 }
 
@@ -397,8 +397,10 @@ func (x *Executor) do(ctx context.Context, effects []any) (finished bool) {
 		case engine.Settle:
 			x.store.KV.Submit(x.store.SettleTxn(e.Job, e.Command), func(kv.Result) {})
 		case engine.Announce:
-			t := x.store.PresenceTxn(x.cfg.Namespaces, x.engine.Me(), x.presence(e.State, e.Running), x.lease)
-			x.store.KV.Submit(t, func(kv.Result) {})
+			x.store.KV.Submit(x.store.PresenceTxn(x.cfg.Namespaces, x.engine.Me(), x.presence(e.State), x.lease), func(kv.Result) {})
+		case engine.Pulse:
+			p := store.Pulse{Wall: x.cfg.Clock().Wall.UTC(), Running: e.Running}
+			x.store.KV.Submit(x.store.PulseTxn(x.cfg.Namespaces, x.engine.Me(), p, x.lease), func(kv.Result) {})
 		case engine.Finished:
 			finished = true
 		case engine.Note:

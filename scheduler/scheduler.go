@@ -112,7 +112,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		Post: s.post,
 	}
 	feed := &store.Feed{
-		Store: s.cfg.Store, Families: []store.Family{store.Jobs, store.Executors, store.Drains, store.Assignments, store.Rounds},
+		Store: s.cfg.Store, Families: []store.Family{store.Jobs, store.Executors, store.Pulses, store.Drains, store.Assignments, store.Rounds},
 		Update: func(u store.Update) { s.post(u) },
 		Error:  func(err error) { s.cfg.Log.Warn("following the store", "error", err) },
 	}
@@ -158,6 +158,9 @@ func (s *Scheduler) loop(ctx context.Context) {
 			case store.Update:
 				s.mem.Observe(s.view, in, time.Now())
 				s.view.Apply(in)
+				if in.Family == store.Pulses {
+					break // clocks are looked at with the next plan
+				}
 				s.followUpstreams(ctx)
 				want()
 			case learnt:

@@ -52,7 +52,7 @@ func (w *world) executor(id string) (gone func()) {
 	lid, _, err := w.kv.Grant(context.Background(), 24*time.Hour)
 	require.NoError(w.t, err)
 	r, err := kv.Commit(context.Background(), w.kv, w.st.RegisterTxn([]string{"n"}, jobs.Holder{Executor: id, Incarnation: id + "-" + lease.NewID()},
-		store.Presence{State: store.Ready, Shell: true, Started: time.Now(), Wall: time.Now()}, lid))
+		store.Presence{State: store.Ready, Shell: true, Started: time.Now()}, lid))
 	require.NoError(w.t, err)
 	require.True(w.t, r.Applied)
 	return func() { require.NoError(w.t, w.kv.Revoke(context.Background(), lid)) }

@@ -50,6 +50,12 @@ type (
 		Mod                        int64
 		Deleted                    bool
 	}
+	// PulseItem is the pulse of one incarnation.
+	PulseItem struct {
+		IncarnationKey
+		Pulse   Pulse
+		Deleted bool
+	}
 	// AssignmentItem is an executor's share of a job.
 	AssignmentItem struct {
 		JobKey
@@ -137,6 +143,10 @@ func (s *Store) decode(e kv.Event) (any, error) {
 	case f == Executors && len(p) == 4:
 		it := ExecutorItem{Namespace: ns, ID: p[2], Incarnation: p[3], Mod: mod, Deleted: e.Deleted}
 		err := value(&it.Presence)
+		return it, err
+	case f == Pulses && len(p) == 4:
+		it := PulseItem{IncarnationKey: IncarnationKey{ns, p[2], p[3]}, Deleted: e.Deleted}
+		err := value(&it.Pulse)
 		return it, err
 	case f == Assignments && len(p) == 4:
 		it := AssignmentItem{JobKey: JobKey{ns, p[3]}, Executor: p[2], Mod: mod, Deleted: e.Deleted}

@@ -6,6 +6,7 @@
 //	<ns>/commands/<job>/<shard>/<id>       run, stop, rerun                      intent, create-once; the owner settles it
 //	<ns>/drain/<executor>                  traffic off                           intent
 //	<ns>/executors/<id>/<incarnation>      presence                              claim, under the executor's lease
+//	<ns>/pulse/<id>/<incarnation>          clock and load, every 5 s             claim, under the executor's lease
 //	<ns>/assignment/<executor>/<job>       shards that it should own, and why    decision, guarded by the leader's term
 //	<ns>/rounds/<job>                      last upstream tick handed to a job    decision, guarded by the leader's term
 //	<ns>/runs/<job>/<uid>/<shard>          the record                            progress, CAS on its own revision

@@ -172,7 +172,7 @@ func (s *Store) ReadRounds(ctx context.Context, ns string) ([]RoundItem, error) 
 func (s *Store) ReadView(ctx context.Context, ns string) (*View, error) {
 	v := NewView()
 	v.Namespaces[ns] = NamespaceItem{Name: ns}
-	for _, f := range []Family{Jobs, Executors, Drains, Assignments, Rounds} {
+	for _, f := range []Family{Jobs, Executors, Pulses, Drains, Assignments, Rounds} {
 		items, rev, err := kv.ListAll(ctx, s.KV, s.Prefix(ns, f, ""))
 		if err != nil {
 			return nil, fmt.Errorf("read namespace %s: %w", ns, err)

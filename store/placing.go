@@ -50,26 +50,22 @@ const (
 
 // Observe learns from an update before the view takes it in.
 func (m Advice) Observe(v *View, u Update, now time.Time) {
-	if u.Family != Executors {
-		return
-	}
 	for _, it := range u.Items {
-		x, ok := it.(ExecutorItem)
-		if !ok {
-			continue
-		}
-		k := IncarnationKey{Namespace: x.Namespace, ID: x.ID, Incarnation: x.Incarnation}
-		id := ExecutorKey{Namespace: x.Namespace, ID: x.ID}
-		switch {
-		case x.Deleted:
-			delete(m.clocks, k)
-			if old, ok := v.Executors[k]; ok && old.Presence.State != Draining {
-				m.Flaps[id] = append(m.Flaps[id], now)
+		switch x := it.(type) {
+		case ExecutorItem:
+			k := IncarnationKey{Namespace: x.Namespace, ID: x.ID, Incarnation: x.Incarnation}
+			if old, ok := v.Executors[k]; x.Deleted {
+				delete(m.clocks, k)
+				if id := (ExecutorKey{Namespace: x.Namespace, ID: x.ID}); ok && old.Presence.State != Draining {
+					m.Flaps[id] = append(m.Flaps[id], now)
+				}
 			}
-		case !u.Reset:
-			m.clocks[k] = append(m.clocks[k], x.Presence.Wall.Sub(now))
-			if n := len(m.clocks[k]); n > clockReadings {
-				m.clocks[k] = m.clocks[k][n-clockReadings:]
+		case PulseItem:
+			if k := x.IncarnationKey; !x.Deleted && !u.Reset {
+				m.clocks[k] = append(m.clocks[k], x.Pulse.Wall.Sub(now))
+				if n := len(m.clocks[k]); n > clockReadings {
+					m.clocks[k] = m.clocks[k][n-clockReadings:]
+				}
 			}
 		}
 	}

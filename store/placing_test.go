@@ -11,15 +11,15 @@ import (
 
 const ms = time.Millisecond
 
-// readings feeds an executor's presence to the advice, each delivered with a delay.
+// readings feeds an executor's pulse to the advice, each delivered with a delay.
 func readings(skew time.Duration, delays ...time.Duration) (*store.View, store.Advice) {
 	v, a := store.NewView(), store.NewAdvice()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	x := store.ExecutorItem{Namespace: "n", ID: "x", Incarnation: "i"}
+	v.Apply(store.Update{Namespace: "n", Family: store.Executors, Items: []any{store.ExecutorItem{Namespace: "n", ID: "x", Incarnation: "i"}}})
 	for _, d := range delays {
 		now = now.Add(5 * time.Second)
-		x.Presence = store.Presence{State: store.Ready, Wall: now.Add(skew)}
-		u := store.Update{Namespace: "n", Family: store.Executors, Items: []any{x}}
+		x := store.PulseItem{IncarnationKey: store.IncarnationKey{Namespace: "n", ID: "x", Incarnation: "i"}, Pulse: store.Pulse{Wall: now.Add(skew)}}
+		u := store.Update{Namespace: "n", Family: store.Pulses, Items: []any{x}}
 		a.Observe(v, u, now.Add(d))
 		v.Apply(u)
 	}

@@ -73,6 +73,16 @@ func (s *Store) RegisterTxn(namespaces []string, me jobs.Holder, p Presence, lea
 	return t
 }
 
+// PulseTxn writes an incarnation's pulse.
+func (s *Store) PulseTxn(namespaces []string, me jobs.Holder, p Pulse, lease kv.LeaseID) kv.Txn {
+	t := kv.Txn{Op: "pulse"}
+	for _, ns := range namespaces {
+		t.Guards = append(t.Guards, kv.Guard{Key: s.presenceKey(ns, me.Executor, me.Incarnation), Kind: kv.Exists})
+		t.Changes = append(t.Changes, kv.Change{Key: s.pulseKey(ns, me.Executor, me.Incarnation), Value: encode(p), Lease: lease})
+	}
+	return t
+}
+
 // PresenceTxn refreshes what an incarnation says of itself.
 func (s *Store) PresenceTxn(namespaces []string, me jobs.Holder, p Presence, lease kv.LeaseID) kv.Txn {
 	t := s.RegisterTxn(namespaces, me, p, lease)

@@ -47,6 +47,7 @@ const (
 	Commands    Family = "commands"
 	Drains      Family = "drain"
 	Executors   Family = "executors"
+	Pulses      Family = "pulse"
 	Assignments Family = "assignment"
 	Rounds      Family = "rounds"
 	Records     Family = "runs"
@@ -80,6 +81,9 @@ func (s *Store) commandKey(k JobKey, shard int, id string) string {
 func (s *Store) presenceKey(ns, executor, incarnation string) string {
 	return s.key(ns, string(Executors), executor, incarnation)
 }
+func (s *Store) pulseKey(ns, executor, incarnation string) string {
+	return s.key(ns, string(Pulses), executor, incarnation)
+}
 func (s *Store) assignmentKey(ns, executor, job string) string {
 	return s.key(ns, string(Assignments), executor, job)
 }
@@ -97,8 +101,13 @@ type Presence struct {
 	Version  string            `json:"version"`
 	Host     string            `json:"host"`
 	Started  time.Time         `json:"started"`
-	Wall     time.Time         `json:"wall"` // the executor's wall clock when it wrote this
-	Running  int               `json:"running"`
+}
+
+// Pulse is what changes all the time about an executor. It has a key of its own, because every executor watches the presences of
+// the others and none needs to see this.
+type Pulse struct {
+	Wall    time.Time `json:"wall"` // the executor's wall clock when it wrote this
+	Running int       `json:"running"`
 }
 
 // The states of a presence.

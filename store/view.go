@@ -20,6 +20,7 @@ type View struct {
 	Namespaces  map[string]NamespaceItem
 	Jobs        map[JobKey]JobItem
 	Executors   map[IncarnationKey]ExecutorItem
+	Pulses      map[IncarnationKey]PulseItem
 	Drains      map[ExecutorKey]DrainItem
 	Assignments map[AssignmentKey]AssignmentItem
 	Rounds      map[JobKey]RoundItem
@@ -29,7 +30,7 @@ type View struct {
 // NewView returns an empty picture.
 func NewView() *View {
 	return &View{
-		Namespaces: map[string]NamespaceItem{}, Jobs: map[JobKey]JobItem{}, Executors: map[IncarnationKey]ExecutorItem{},
+		Namespaces: map[string]NamespaceItem{}, Jobs: map[JobKey]JobItem{}, Executors: map[IncarnationKey]ExecutorItem{}, Pulses: map[IncarnationKey]PulseItem{},
 		Drains: map[ExecutorKey]DrainItem{}, Assignments: map[AssignmentKey]AssignmentItem{}, Rounds: map[JobKey]RoundItem{},
 		Corrupt: map[string]Corrupt{},
 	}
@@ -53,6 +54,8 @@ func (v *View) reset(ns string, f Family) {
 		drop(v.Jobs, func(k JobKey) bool { return k.Namespace == ns })
 	case Executors:
 		drop(v.Executors, func(k IncarnationKey) bool { return k.Namespace == ns })
+	case Pulses:
+		drop(v.Pulses, func(k IncarnationKey) bool { return k.Namespace == ns })
 	case Drains:
 		drop(v.Drains, func(k ExecutorKey) bool { return k.Namespace == ns })
 	case Assignments:
@@ -86,6 +89,8 @@ func (v *View) set(item any) {
 		put(v.Jobs, it.JobKey, it, it.Deleted)
 	case ExecutorItem:
 		put(v.Executors, IncarnationKey{it.Namespace, it.ID, it.Incarnation}, it, it.Deleted)
+	case PulseItem:
+		put(v.Pulses, it.IncarnationKey, it, it.Deleted)
 	case DrainItem:
 		put(v.Drains, ExecutorKey{it.Namespace, it.Executor}, it, it.Deleted)
 	case AssignmentItem:

@@ -48,7 +48,7 @@ type Engine struct {
 	draining   bool
 	drainUntil time.Duration
 	finished   bool
-	announced  time.Duration
+	pulsed     time.Duration
 
 	now lease.Now
 	out []any
@@ -112,7 +112,7 @@ func (e *Engine) Wake() time.Duration {
 		}
 	}
 	if e.lease.Held() != "" {
-		at = min(at, e.announced+announceEvery)
+		at = min(at, e.pulsed+pulseEvery)
 	}
 	return at
 }
@@ -124,7 +124,7 @@ const tickBatch = 64
 // lastWords is how long a drain whose limit has passed still waits for commits in flight.
 const lastWords = 2 * time.Second
 
-const announceEvery = 5 * time.Second
+const pulseEvery = 5 * time.Second
 
 // Due says whether shards need attention now: the last Tick did not get to all of them.
 func (e *Engine) Due(boot time.Duration) bool { return len(e.heap) > 0 && e.heap[0].wake <= boot }
@@ -193,23 +193,15 @@ func (e *Engine) tick() {
 		e.heap.set(s, never)
 		e.consider(s)
 	}
-	if e.lease.Held() != "" && e.now.Boot >= e.announced+announceEvery {
-		e.announce()
+	if e.lease.Held() != "" && e.now.Boot >= e.pulsed+pulseEvery {
+		e.pulsed = e.now.Boot
+		e.emit(Pulse{Running: len(e.runs)})
 	}
 	if e.draining && e.now.Boot >= e.drainUntil {
 		for _, a := range e.runs {
 			e.cancel(a, CauseDrain)
 		}
 	}
-}
-
-func (e *Engine) announce() {
-	e.announced = e.now.Boot
-	state := store.Ready
-	if e.draining {
-		state = store.Draining
-	}
-	e.emit(Announce{State: state, Running: len(e.runs)})
 }
 
 // leaseStep passes an input to the lease machine and handles what is the engine's.
@@ -219,8 +211,12 @@ func (e *Engine) leaseStep(in any) {
 		case lease.Held:
 			e.me.Incarnation, e.id = f.Incarnation, f.Lease
 			e.alive[f.Incarnation] = true
-			e.announced = e.now.Boot
+			e.pulsed = e.now.Boot
 			e.emit(f)
+			e.emit(Pulse{})
+			if e.draining {
+				e.emit(Announce{State: store.Draining})
+			}
 			e.everyShard(e.consider)
 		case lease.Fenced:
 			e.emit(f)
@@ -314,7 +310,7 @@ func (e *Engine) drain(in Drain) {
 	}
 	e.draining, e.drainUntil = true, e.now.Boot+in.Limit
 	if e.lease.Held() != "" {
-		e.announce()
+		e.emit(Announce{State: store.Draining})
 	}
 	e.everyShard(e.consider)
 }

@@ -79,11 +79,10 @@ type (
 		Seq   int64
 		Cause Cause
 	}
-	// Announce asks to refresh the presence.
-	Announce struct {
-		State   string
-		Running int
-	}
+	// Announce asks to change the presence.
+	Announce struct{ State string }
+	// Pulse asks to write the pulse.
+	Pulse struct{ Running int }
 	// Finished says that the drain is complete.
 	Finished struct{}
 	// Note reports something for logs and metrics.

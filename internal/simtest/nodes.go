@@ -201,7 +201,7 @@ func (x *exec) boot() {
 }
 
 func (x *exec) presence() store.Presence {
-	return store.Presence{State: store.Ready, Shell: true, Started: epoch.Add(x.w.now), Wall: x.now().Wall}
+	return store.Presence{State: store.Ready, Shell: true, Started: epoch.Add(x.w.now)}
 }
 
 func (x *exec) step(in any) {
@@ -235,6 +235,9 @@ func (x *exec) step(in any) {
 		case engine.Announce:
 			held, id := x.eng.Me(), x.leaseOf()
 			x.call(func() any { return w.apply(w.st.PresenceTxn([]string{"sim"}, held, x.presence(), id)) }, func(any, error) {})
+		case engine.Pulse:
+			held, id, p := x.eng.Me(), x.leaseOf(), store.Pulse{Wall: x.now().Wall, Running: e.Running}
+			x.call(func() any { return w.apply(w.st.PulseTxn([]string{"sim"}, held, p, id)) }, func(any, error) {})
 		case engine.Load:
 			x.load(e)
 		case engine.Start:
@@ -411,7 +414,7 @@ func (s *sched) boot() {
 	s.view, s.mem, s.term, s.ups = store.NewView(), scheduler.NewMemory(), "", map[store.JobKey]int64{}
 	s.view.Namespaces["sim"] = store.NamespaceItem{Name: "sim"}
 	s.machine = lease.New(lease.Config{TTL: ttl, Margin: 600 * ms, NewID: s.w.id})
-	for _, f := range []store.Family{store.Jobs, store.Executors, store.Drains, store.Assignments, store.Rounds} {
+	for _, f := range []store.Family{store.Jobs, store.Executors, store.Pulses, store.Drains, store.Assignments, store.Rounds} {
 		s.follow(f, "", func(u store.Update) {
 			s.mem.Observe(s.view, u, s.now().Wall)
 			s.view.Apply(u)
