@@ -227,12 +227,31 @@ func (x *Executor) Run(ctx context.Context) error {
 			})
 		}
 	}
+	if x.runner != nil {
+		follows.Go(func() { x.sweep(work) })
+	}
 	err := x.loop(ctx, work)
 	stop()
 	follows.Wait()
 	x.loads.Wait()
 	x.keeper.Wait()
 	return err
+}
+
+// sweep keeps the logs of shell commands within their limits.
+func (x *Executor) sweep(ctx context.Context) {
+	every := time.NewTicker(5 * time.Minute)
+	defer every.Stop()
+	for {
+		if n := x.runner.Sweep(time.Now()); n > 0 {
+			x.cfg.Log.Debug("swept logs", "files", n)
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (x *Executor) open() error {

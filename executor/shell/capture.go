@@ -90,6 +90,9 @@ func (c *capture) rotate() {
 
 func (c *capture) finish() (tail string, total int64) {
 	_ = c.f.Close()
+	if c.total == 0 {
+		_ = os.Remove(c.path) // most runs are silent; an empty file says nothing
+	}
 	t := c.tail
 	if len(t) > tailBytes {
 		t = t[len(t)-tailBytes:]

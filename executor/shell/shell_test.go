@@ -264,3 +264,17 @@ func parentOf(t *testing.T, path string) int {
 	t.Fatal("no parent")
 	return 0
 }
+
+func TestOldLogsAreSweptAndSilentRunsLeaveNone(t *testing.T) {
+	r, dir := setup(t)
+	silent := command(t, `true`)
+	require.True(t, r.Run(t.Context(), silent).OK)
+	require.False(t, exists(r.LogPath(silent.Name)))
+	c := command(t, `echo hi`)
+	require.True(t, r.Run(t.Context(), c).OK)
+	require.Zero(t, r.Sweep(time.Now()))
+	require.True(t, exists(r.LogPath(c.Name)))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "tmp", "run-crashed"), 0o700))
+	require.Equal(t, 2, r.Sweep(time.Now().Add(8*24*time.Hour)))
+	require.False(t, exists(r.LogPath(c.Name)))
+}
