@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ import (
 var (
 	only     = flag.String("only", "", "commits, throughput, lateness or planner")
 	duration = flag.Duration("duration", 20*time.Second, "of each throughput and lateness measurement")
-	rates    = flag.String("throughput", "10000,14000,18000", "shards due every second")
+	rates    = flag.String("throughput", "10000,15000,20000", "shards due every second")
 	profiles = flag.String("profile", "", "directory for CPU profiles of both processes")
 	sizes    = flag.String("lateness", "1000,10000", "shards due on the same second")
 )
@@ -62,6 +63,9 @@ func add(what, setting, result, target string, value float64) {
 
 func main() {
 	flag.Parse()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400) // as the rota binary does
+	}
 	if dir := os.Getenv("ROTA_BENCH_ETCD"); dir != "" {
 		serveEtcd(dir)
 		return

@@ -61,6 +61,7 @@ func (c *Console) executors(ctx context.Context, ns string) ([]api.Executor, err
 	return out, nil
 }
 
+// ExecutorPath names an executor.
 type ExecutorPath struct {
 	NSPath
 	ID string `path:"id" maxLength:"128"`

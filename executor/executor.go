@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sort"
@@ -129,6 +130,7 @@ type Executor struct {
 	started time.Time
 	lease   kv.LeaseID
 	cancels map[int64]context.CancelCauseFunc
+	begun   int64 // handlers started so far
 	runs    sync.WaitGroup
 	loads   sync.WaitGroup
 
@@ -371,10 +373,14 @@ func (x *Executor) loop(ctx, work context.Context) error {
 		case <-hard:
 			return errors.New("drain: handlers did not end in time; they are abandoned")
 		}
+		began := x.begun
 		for more := true; more; more = x.engine.Due(x.cfg.Clock().Boot) {
 			if x.do(work, x.engine.Step(lease.Tick{}, x.cfg.Clock())) {
 				return nil
 			}
+		}
+		if x.begun != began {
+			runtime.Gosched() // those that were just started go first; their ends can wait
 		}
 		x.mu.Lock()
 		batch, x.inbox = x.inbox, batch[:0]
@@ -479,6 +485,7 @@ func (x *Executor) load(ctx context.Context, e engine.Load) {
 func (x *Executor) start(ctx context.Context, e engine.Start) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	x.cancels[e.Seq] = cancel
+	x.begun++
 	x.runs.Go(func() {
 		x.noteStart(e)
 		var out engine.Outcome
