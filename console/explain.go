@@ -128,6 +128,13 @@ func (c *Console) explainTrigger(x *explanation, v *store.View, it store.JobItem
 	}
 	if t, ok := tl.Next(at); ok {
 		x.check(true, "schedule", "%s; the tick after is %s", trigger(it.Job), stamp(t.At))
+		if !asked {
+			if t.Excluded {
+				x.check(false, "exclude", "the next tick %s lies in a pause window", stamp(t.At))
+			} else {
+				x.check(true, "exclude", "no pause window covers the next tick")
+			}
+		}
 	} else if it.Job.Enabled() {
 		x.check(false, "schedule", "%s has no tick after %s", trigger(it.Job), stamp(at))
 	}

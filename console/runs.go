@@ -34,6 +34,14 @@ func toRun(it store.RecordItem, r *jobs.Run, shards int) api.Run {
 	return out
 }
 
+// shardsOf is how many shards a job has now.
+func shardsOf(v *store.View, j store.JobItem) int {
+	if j.Job.Spec.Shards.PerExecutor {
+		return len(v.Owners(j.Namespace)[j.JobKey])
+	}
+	return j.Job.Spec.Shards.Count
+}
+
 func (c *Console) shards(ctx context.Context, p JobPath) ([]api.Shard, error) {
 	k := store.JobKey{Namespace: p.NS, Name: p.Job}
 	it, err := c.cfg.Store.ReadJob(ctx, k)
@@ -126,7 +134,7 @@ func (c *Console) listRuns(ctx context.Context, in *struct {
 	for _, r := range recs {
 		n := 0
 		if j, ok := v.Jobs[r.JobKey]; ok && j.UID == r.UID {
-			n = j.Job.Spec.Shards.Count
+			n = shardsOf(v, j)
 		}
 		for _, run := range []*jobs.Run{r.Record.Run, r.Record.Last} {
 			if run == nil || len(in.Status) > 0 && !slices.Contains(in.Status, string(run.Phase)) || run.ArmedAt < since.UnixMilli() {
@@ -158,7 +166,8 @@ func (c *Console) findRun(ctx context.Context, ns, id string) (store.JobItem, ap
 	}
 	for _, r := range []*jobs.Run{rec.Record.Run, rec.Record.Last} {
 		if r != nil && r.ID == id {
-			return it, toRun(rec, r, it.Job.Spec.Shards.Count), nil
+			nums, err := c.numbers(ctx, it, nil)
+			return it, toRun(rec, r, len(nums)), err
 		}
 	}
 	cmds, err := c.cfg.Store.ReadCommands(ctx, k)

@@ -80,7 +80,7 @@ func assign(st *store.Store, v *store.View, m *Memory, term, ns string, now time
 			}
 		}
 		for s, o := range jp.Owner {
-			if o == "" && s < len(plan[i].Current) && !present[plan[i].Current[s]] {
+			if o == "" && !plan[i].PerExecutor && s < len(plan[i].Current) && !present[plan[i].Current[s]] {
 				o = plan[i].Current[s] // nobody can have it: keep it for its owner's return
 			}
 			if o == "" {

@@ -264,3 +264,21 @@ func TestWhatADeletedJobLeftBehindIsCollected(t *testing.T) {
 		require.Empty(t, w.owners("j"))
 	})
 }
+
+func TestPerExecutorNumbersGoWithTheirExecutor(t *testing.T) {
+	bubble(t, func(w *world) {
+		_, end := w.scheduler("s")
+		defer end()
+		gone := w.executor("a")
+		defer w.executor("b")()
+		w.job("j", 0, func(j *jobs.Job) { j.Spec.Shards = jobs.Shards{PerExecutor: true} })
+		time.Sleep(time.Second)
+		require.Equal(t, map[string]string{"a": "0", "b": "1"}, w.owners("j"))
+		gone()
+		time.Sleep(time.Second)
+		require.Equal(t, map[string]string{"b": "1"}, w.owners("j"), "nobody else is given the lost one's number")
+		defer w.executor("c")()
+		time.Sleep(time.Second)
+		require.Equal(t, map[string]string{"b": "1", "c": "0"}, w.owners("j"))
+	})
+}
