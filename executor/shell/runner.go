@@ -107,10 +107,12 @@ func (r *Runner) Run(ctx context.Context, c Command) Result {
 	if rep.Error != "" {
 		return Result{Reason: rep.Error, ExitCode: -1}
 	}
-	res := Result{Started: true, ExitCode: rep.Exit, Output: rep.Tail, OK: rep.Exit == 0 && rep.Signal == "" && !rep.Deadline}
+	res := Result{Started: true, ExitCode: rep.Exit, Output: rep.Tail, OK: rep.Exit == 0 && rep.Signal == "" && !rep.Deadline && !rep.TooMany}
 	switch {
 	case rep.Deadline:
 		res.Reason = "killed: the executor could not renew its lease in time"
+	case rep.TooMany:
+		res.Reason = fmt.Sprintf("killed: more than %d processes", maxProcesses)
 	case rep.Killed:
 		res.Reason = fmt.Sprintf("killed: it did not end within %v after SIGTERM", c.Grace)
 	case rep.Signal != "":

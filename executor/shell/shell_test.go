@@ -278,3 +278,21 @@ func TestOldLogsAreSweptAndSilentRunsLeaveNone(t *testing.T) {
 	require.Equal(t, 2, r.Sweep(time.Now().Add(8*24*time.Hour)))
 	require.False(t, exists(r.LogPath(c.Name)))
 }
+
+// J3: multiplies. The test's own bomb ends by itself at 4095 shells with a sleep each, in case nobody stops it.
+func TestAForkBombIsKilledWhileTheMachineAnswers(t *testing.T) {
+	r, _ := setup(t)
+	start := time.Now()
+	res := r.Run(t.Context(), command(t, `b() { if [ $1 -gt 0 ]; then b $(($1-1)) & b $(($1-1)) & fi; sleep 20; }; b 11`))
+	require.False(t, res.OK)
+	require.Equal(t, "killed: more than 2000 processes", res.Reason)
+	require.Less(t, time.Since(start), time.Minute)
+	after := r.Run(t.Context(), command(t, `echo fine`))
+	require.Equal(t, "fine\n", after.Output)
+}
+
+// J8: when memory runs out the command goes first.
+func TestTheCommandIsTheKernelsFirstChoice(t *testing.T) {
+	r, _ := setup(t)
+	require.Equal(t, "500\n", r.Run(t.Context(), command(t, `cat /proc/self/oom_score_adj`)).Output)
+}

@@ -50,12 +50,19 @@ type report struct {
 	Left     int    `json:"left,omitempty"`     // processes that had to be killed after the command ended
 	Killed   bool   `json:"killed,omitempty"`   // had to be killed: it ignored TERM for the whole grace
 	Deadline bool   `json:"deadline,omitempty"` // killed because trust ended
+	TooMany  bool   `json:"too_many,omitempty"` // killed because it multiplied
 	Tail     string `json:"tail,omitempty"`
 	Bytes    int64  `json:"bytes"`
 }
 
+// maxProcesses is how many a command may have below it: one that multiplies without end is killed while the machine still
+// answers.
+const maxProcesses = 2000
+
 // shim supervises one command; its exit status does not matter.
 func shim() int {
+	// When memory runs out the kernel is to take the command before the executor; children inherit this.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0o644)
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	// Handled rather than ignored, because an ignored signal would be inherited by the command.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
@@ -124,6 +131,7 @@ func supervise(c startOrder, until time.Duration, lines *bufio.Reader) report {
 	exited := make(chan syscall.WaitStatus, 1)
 	go reap(pid, exited)
 
+	before := tasks()
 	var r report
 	var grace <-chan time.Time
 	check := time.NewTicker(50 * time.Millisecond)
@@ -149,8 +157,12 @@ func supervise(c startOrder, until time.Duration, lines *bufio.Reader) report {
 			r.Killed = true
 			killAll()
 		case <-check.C:
-			if lease.Read().Boot >= until {
+			switch {
+			case lease.Read().Boot >= until:
 				r.Deadline = true
+				killAll()
+			case tasks() > before+maxProcesses && len(descendants(os.Getpid())) > maxProcesses:
+				r.TooMany = true
 				killAll()
 			}
 		}
@@ -183,22 +195,44 @@ func reap(pid int, exited chan<- syscall.WaitStatus) {
 	}
 }
 
-// killAll kills everything below this process until nothing is left, and returns how many processes it met.
+// killAll kills everything below this process until nothing is left, and returns how many processes it met. It stops them first,
+// round by round until no new one appears: what is stopped cannot fork.
 func killAll() int {
 	met := map[int]bool{}
-	for range 200 {
-		found := 0
+	for fresh := true; fresh; {
+		fresh = false
 		for _, p := range descendants(os.Getpid()) {
-			met[p] = true
-			found++
-			_ = syscall.Kill(p, syscall.SIGKILL)
+			if !met[p] {
+				met[p], fresh = true, true
+				_ = syscall.Kill(p, syscall.SIGSTOP)
+			}
 		}
-		if found == 0 {
+	}
+	for range 500 {
+		left := descendants(os.Getpid())
+		if len(left) == 0 {
 			break
+		}
+		for _, p := range left {
+			met[p] = true
+			_ = syscall.Kill(p, syscall.SIGKILL)
 		}
 		time.Sleep(time.Millisecond)
 	}
 	return len(met)
+}
+
+// tasks is how many processes and threads the whole machine has: one small read, where counting our own takes a walk through
+// /proc.
+func tasks() int {
+	var a, b, c string
+	var running, total int
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	_, _ = fmt.Sscanf(string(text), "%s %s %s %d/%d", &a, &b, &c, &running, &total)
+	return total
 }
 
 // descendants lists the live processes below root.
