@@ -262,9 +262,7 @@ func measure(what string, n int) error {
 		}
 		return nil
 	})
-	err = x.Define(jobs.Job{Metadata: jobs.Metadata{Name: "noop"}, Spec: jobs.Spec{
-		Schedule: &jobs.Schedule{Every: jobs.Duration(time.Second)}, Shards: jobs.Shards{Count: n}, Run: jobs.RunSpec{Handler: "noop"},
-	}})
+	err = x.Define(jobs.New("bench", "noop").Every(time.Second).InShards(n).Handle("noop"))
 	if err != nil {
 		return err
 	}

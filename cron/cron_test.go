@@ -321,3 +321,8 @@ func BenchmarkNext(b *testing.B) {
 		at, _ = s.Next(at)
 	}
 }
+
+func TestZoneDataIsStable(t *testing.T) {
+	require.Len(t, cron.ZoneData(), 16)
+	require.Equal(t, cron.ZoneData(), cron.ZoneData())
+}

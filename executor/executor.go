@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/rota-dev/rota/cron"
 	"github.com/rota-dev/rota/executor/engine"
 	"github.com/rota-dev/rota/executor/shell"
 	"github.com/rota-dev/rota/jobs"
@@ -128,6 +129,7 @@ type Executor struct {
 	keeper  *lease.Keeper
 	runner  *shell.Runner
 	started time.Time
+	zones   string
 	lease   kv.LeaseID
 	cancels map[int64]context.CancelCauseFunc
 	begun   int64 // handlers started so far
@@ -210,7 +212,7 @@ func (x *Executor) Run(ctx context.Context) error {
 	if err := x.prepare(ctx); err != nil {
 		return err
 	}
-	x.started = time.Now().UTC()
+	x.started, x.zones = time.Now().UTC(), cron.ZoneData()
 	x.engine = engine.New(engine.Config{
 		Executor: x.cfg.ID, Namespaces: x.cfg.Namespaces, Slots: x.cfg.Concurrency,
 		Lease: lease.Config{TTL: x.cfg.LeaseTTL, NewID: lease.NewID},
@@ -333,7 +335,7 @@ func (x *Executor) presence(state string) store.Presence {
 	}
 	sort.Strings(handlers)
 	return store.Presence{
-		State: state, Labels: x.cfg.Labels, Capacity: x.cfg.Capacity, Slots: x.cfg.Concurrency, Handlers: handlers, Shell: x.cfg.Shell,
+		State: state, Labels: x.cfg.Labels, Capacity: x.cfg.Capacity, Slots: x.cfg.Concurrency, Handlers: handlers, Shell: x.cfg.Shell, Zones: x.zones,
 		Version: x.cfg.Version, Host: host, Started: x.started,
 	}
 }

@@ -18,6 +18,35 @@ type Job struct {
 	Status *Status `json:"status,omitempty" yaml:"-" jsonschema:"-"`
 }
 
+// New returns a job of one shard, ready to be filled in.
+func New(namespace, name string) Job {
+	return Job{APIVersion: APIVersion, Kind: "Job", Metadata: Metadata{Namespace: namespace, Name: name}, Spec: Spec{Shards: Shards{Count: 1}}}
+}
+
+// Every sets the schedule to an interval.
+func (j Job) Every(d time.Duration) Job {
+	j.Spec.Schedule = &Schedule{Every: Duration(d)}
+	return j
+}
+
+// WithCron sets the schedule to a cron expression, evaluated in an IANA zone ("" for UTC).
+func (j Job) WithCron(expr, zone string) Job {
+	j.Spec.Schedule = &Schedule{Cron: expr, Timezone: zone}
+	return j
+}
+
+// InShards sets the number of shards.
+func (j Job) InShards(n int) Job {
+	j.Spec.Shards = Shards{Count: n}
+	return j
+}
+
+// Handle sets what runs: a handler registered in Go.
+func (j Job) Handle(handler string) Job {
+	j.Spec.Run.Handler = handler
+	return j
+}
+
 // Metadata names a job.
 type Metadata struct {
 	Namespace   string            `json:"namespace,omitempty" yaml:"namespace,omitempty" jsonschema:"description=Tenant; default is the namespace of the command."`

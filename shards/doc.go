@@ -4,7 +4,7 @@
 // # Rules
 //
 // An executor is eligible for a job when it can run it (has the handler, or runs shell), has every required label, is not
-// draining or drained, has a sane clock, and, when the job says only_preferred, is preferred. A job with preferred executors
+// draining or drained, has a sane clock, knows the same time zone rules as most (for schedules in a zone), and, when the job says only_preferred, is preferred. A job with preferred executors
 // uses them while any is eligible, else, unless only_preferred, the others.
 //
 // A shard stays where it is while its executor is eligible and not overloaded. Shards without an owner go to the executor

@@ -16,6 +16,7 @@ type Executor struct {
 	Handlers []string
 	Shell    bool
 	HTTP     bool
+	OddZones bool   // its time zone rules differ from those of the others
 	Drained  string // reason why it takes nothing; "" when it does
 	Damped   bool   // comes and goes: keeps what it has, takes nothing new
 }
@@ -25,6 +26,7 @@ type Job struct {
 	Key         string // any name that is unique in the input; ties are broken by it
 	Shards      int
 	PerExecutor bool
+	Zoned       bool // its schedule is in a zone other than UTC
 	Run         jobs.RunSpec
 	Placement   jobs.Placement
 	// Current is the owner of each shard by executor id, "" for none; for PerExecutor jobs it may be longer than needed.
@@ -186,6 +188,9 @@ func keep(j *Job, nodes []*node, byID map[string]*node, pools map[string]*pool) 
 func signature(j *Job) string {
 	var b strings.Builder
 	b.WriteString(j.Run.Kind() + "\x00" + j.Run.Handler + "\x00")
+	if j.Zoned {
+		b.WriteByte(3)
+	}
 	for _, k := range sortedKeys(j.Placement.Require) {
 		b.WriteString(k + "=" + j.Placement.Require[k] + "\x00")
 	}
@@ -236,6 +241,9 @@ func Refusal(j *Job, x *Executor) string {
 		return "does not call webhooks"
 	case j.Run.Kind() == "handler" && !has(x.Handlers, j.Run.Handler):
 		return "has no handler " + j.Run.Handler
+	}
+	if j.Zoned && x.OddZones {
+		return "has other time zone rules than most executors"
 	}
 	for _, k := range sortedKeys(j.Placement.Require) {
 		if x.Labels[k] != j.Placement.Require[k] {

@@ -93,11 +93,19 @@ func (v *View) Candidates(m Advice, ns string) []shards.Executor {
 	if other := offsets[(len(offsets)-1)/2]; other.Abs() < median.Abs() {
 		median = other // of two in the middle, the one nearer to our own clock
 	}
+	zones := map[string]int{}
+	usual := ""
+	for _, x := range live { // the most frequent rules; of equally frequent ones the greater name, so that all agree
+		z := x.Presence.Zones
+		if zones[z]++; zones[z] > zones[usual] || zones[z] == zones[usual] && z > usual {
+			usual = z
+		}
+	}
 	out := make([]shards.Executor, len(live))
 	for i, x := range live {
 		c := shards.Executor{
 			ID: x.ID, Labels: x.Presence.Labels, Capacity: x.Presence.Capacity, Handlers: x.Presence.Handlers,
-			Shell: x.Presence.Shell, HTTP: x.Presence.HTTP,
+			Shell: x.Presence.Shell, HTTP: x.Presence.HTTP, OddZones: x.Presence.Zones != usual,
 		}
 		id := ExecutorKey{Namespace: ns, ID: x.ID}
 		off, doubt, known := m.Offset(IncarnationKey{Namespace: ns, ID: x.ID, Incarnation: x.Incarnation})
@@ -122,6 +130,9 @@ func (it JobItem) Planned(owners map[JobKey]map[int]string) shards.Job {
 	p := shards.Job{
 		Key: it.String(), Shards: it.Job.Spec.Shards.Count, PerExecutor: it.Job.Spec.Shards.PerExecutor,
 		Run: it.Job.Spec.Run, Placement: it.Job.Spec.Placement,
+	}
+	if s := it.Job.Spec.Schedule; s != nil && s.Timezone != "" && s.Timezone != "UTC" {
+		p.Zoned = true
 	}
 	own := owners[it.JobKey]
 	n := p.Shards

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rota-dev/rota/jobs"
+	"github.com/rota-dev/rota/shards"
 	"github.com/rota-dev/rota/store"
 )
 
@@ -47,4 +49,20 @@ func TestAClockThatIsOffIsQuarantinedAndALateReadingIsNot(t *testing.T) {
 			require.Equal(t, c.out, got[0].Drained != "", got[0].Drained)
 		})
 	}
+}
+
+// C8t: one executor has other time zone rules.
+func TestAnExecutorWithOtherZoneRulesTakesNoZonedJobs(t *testing.T) {
+	v := store.NewView()
+	for id, zones := range map[string]string{"a": "new", "b": "old", "c": "new"} {
+		v.Apply(store.Update{Namespace: "n", Family: store.Executors, Items: []any{store.ExecutorItem{
+			Namespace: "n", ID: id, Incarnation: id, Presence: store.Presence{State: store.Ready, Shell: true, Zones: zones}}}})
+	}
+	zoned := store.JobItem{Job: &jobs.Job{Spec: jobs.Spec{
+		Schedule: &jobs.Schedule{Cron: "0 0 * * *", Timezone: "Asia/Shanghai"}, Shards: jobs.Shards{Count: 6}, Run: jobs.RunSpec{Shell: "x"}}}}
+	plan := shards.Make(v.Candidates(store.NewAdvice(), "n"), []shards.Job{zoned.Planned(nil)})
+	require.NotContains(t, plan.Jobs[0].Owner, "b")
+	zoned.Job.Spec.Schedule.Timezone = ""
+	plan = shards.Make(v.Candidates(store.NewAdvice(), "n"), []shards.Job{zoned.Planned(nil)})
+	require.Contains(t, plan.Jobs[0].Owner, "b")
 }

@@ -98,6 +98,7 @@ type Presence struct {
 	Handlers []string          `json:"handlers,omitempty"`
 	Shell    bool              `json:"shell,omitempty"`
 	HTTP     bool              `json:"http,omitempty"`
+	Zones    string            `json:"zones,omitempty"` // fingerprint of its time zone rules
 	Version  string            `json:"version"`
 	Host     string            `json:"host"`
 	Started  time.Time         `json:"started"`

@@ -29,13 +29,9 @@ func AutoCancel(s *Shop) executor.Handler {
 
 // Job is the definition of order-auto-cancel: every second, over all shards.
 func Job(namespace string, shards int) jobs.Job {
-	return jobs.Job{
-		APIVersion: jobs.APIVersion, Kind: "Job",
-		Metadata: jobs.Metadata{Namespace: namespace, Name: "order-auto-cancel", Description: "Cancels orders that are unpaid 30 minutes after they were placed."},
-		Spec: jobs.Spec{
-			Schedule: &jobs.Schedule{Every: jobs.Duration(time.Second)},
-			Shards:   jobs.Shards{Count: shards},
-			Run:      jobs.RunSpec{Handler: Handler, Timeout: jobs.Duration(30 * time.Second), Retry: &jobs.Retry{Attempts: 3, Backoff: jobs.Duration(200 * time.Millisecond)}},
-		},
-	}
+	j := jobs.New(namespace, "order-auto-cancel").Every(time.Second).InShards(shards).Handle(Handler)
+	j.Metadata.Description = "Cancels orders that are unpaid 30 minutes after they were placed."
+	j.Spec.Run.Timeout = jobs.Duration(30 * time.Second)
+	j.Spec.Run.Retry = &jobs.Retry{Attempts: 3, Backoff: jobs.Duration(200 * time.Millisecond)}
+	return j
 }

@@ -67,12 +67,6 @@ func Open(cfg Config) (*Store, error) {
 		MaxCallRecvMsgSize: 64 << 20, Logger: zap.NewNop(),
 		BackoffWaitBetween: 50 * time.Millisecond,
 	}
-	if cfg.Username != "" {
-		// With credentials the client dials at once to authenticate; bound it.
-		ctx, cancel := context.WithTimeout(context.Background(), cfg.CallTimeout)
-		defer cancel()
-		base.Context = context.WithoutCancel(ctx)
-	}
 	read, err := clientv3.New(base)
 	if err != nil {
 		return nil, fmt.Errorf("open etcd: %w", err)
