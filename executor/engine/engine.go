@@ -31,7 +31,8 @@ type Engine struct {
 
 	jobs      map[store.JobKey]*job
 	assigned  map[store.JobKey]store.Assignment
-	alive     map[string]bool          // incarnations seen
+	alive     map[presence]bool        // incarnations seen, by namespace
+	heldAt    int64                    // revision of my registration
 	goneAt    map[string]time.Duration // incarnations seen going, for the failover metric
 	synced    map[source]bool
 	runs      map[int64]*attempt        // handlers that have not ended, of any incarnation
@@ -92,7 +93,7 @@ func New(cfg Config) *Engine {
 	}
 	return &Engine{
 		cfg: cfg, lease: lease.New(cfg.Lease), me: jobs.Holder{Executor: cfg.Executor},
-		jobs: map[store.JobKey]*job{}, assigned: map[store.JobKey]store.Assignment{}, alive: map[string]bool{},
+		jobs: map[store.JobKey]*job{}, assigned: map[store.JobKey]store.Assignment{}, alive: map[presence]bool{},
 		goneAt: map[string]time.Duration{}, synced: map[source]bool{}, runs: map[int64]*attempt{},
 		undead: map[store.ShardKey]int{}, former: map[store.ShardKey]*shard{}, toLoad: map[*job][]int{},
 	}
@@ -210,7 +211,10 @@ func (e *Engine) leaseStep(in any) {
 		switch f := effect.(type) {
 		case lease.Held:
 			e.me.Incarnation, e.id = f.Incarnation, f.Lease
-			e.alive[f.Incarnation] = true
+			e.heldAt = f.Revision
+			for _, ns := range e.cfg.Namespaces {
+				e.alive[presence{ns, f.Incarnation}] = true
+			}
 			e.pulsed = e.now.Boot
 			e.emit(f)
 			e.emit(Pulse{})

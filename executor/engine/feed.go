@@ -10,6 +10,9 @@ import (
 	"github.com/rota-dev/rota/store"
 )
 
+// presence is an incarnation in one of its namespaces.
+type presence struct{ ns, incarnation string }
+
 type source struct {
 	ns     string
 	family store.Family
@@ -87,16 +90,15 @@ func (e *Engine) reset(u store.Update) {
 			}
 		}
 		var gone []string
-		for i := range e.alive {
-			if !have[i] {
-				gone = append(gone, i)
+		for p := range e.alive {
+			early := p.incarnation == e.lease.Held() && u.Revision < e.heldAt // listed before I registered
+			if p.ns == u.Namespace && !have[p.incarnation] && !early {
+				gone = append(gone, p.incarnation)
 			}
 		}
 		sort.Strings(gone)
-		if len(e.cfg.Namespaces) == 1 { // with several, another namespace may still list it; deletions arrive as events
-			for _, i := range gone {
-				e.setExecutor(store.ExecutorItem{Namespace: u.Namespace, Incarnation: i, Deleted: true})
-			}
+		for _, i := range gone {
+			e.setExecutor(store.ExecutorItem{Namespace: u.Namespace, Incarnation: i, Deleted: true})
 		}
 	case store.Assignments:
 		have := map[store.JobKey]bool{}
@@ -235,14 +237,15 @@ func (e *Engine) setCommand(it store.CommandItem) {
 }
 
 func (e *Engine) setExecutor(it store.ExecutorItem) {
+	p := presence{it.Namespace, it.Incarnation}
 	if !it.Deleted {
-		e.alive[it.Incarnation] = true
+		e.alive[p] = true
 		return
 	}
-	if !e.alive[it.Incarnation] {
+	if !e.alive[p] {
 		return
 	}
-	delete(e.alive, it.Incarnation)
+	delete(e.alive, p)
 	e.goneAt[it.Incarnation] = e.now.Boot
 	if len(e.goneAt) > 1000 {
 		clear(e.goneAt)
@@ -252,7 +255,7 @@ func (e *Engine) setExecutor(it store.ExecutorItem) {
 		return
 	}
 	e.everyShard(func(s *shard) {
-		if s.known && s.rec.Run != nil && s.rec.Run.Holder.Incarnation == it.Incarnation {
+		if s.key.Namespace == it.Namespace && s.known && s.rec.Run != nil && s.rec.Run.Holder.Incarnation == it.Incarnation {
 			e.consider(s)
 		}
 	})

@@ -85,7 +85,7 @@ func (e *Engine) consider(s *shard) {
 		e.mine(s)
 	case run.Holder == (jobs.Holder{}):
 		e.released(s)
-	case e.alive[run.Holder.Incarnation] && e.cfg.Mutant != MutantEagerTakeover:
+	case e.alive[presence{s.key.Namespace, run.Holder.Incarnation}] && e.cfg.Mutant != MutantEagerTakeover:
 		e.occupied(s)
 	default:
 		e.takeOver(s)
