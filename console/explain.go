@@ -289,7 +289,11 @@ func (c *Console) explainRecord(x *explanation, rule string, r store.RecordItem,
 	}
 	for _, f := range r.Record.Facts {
 		hit := tick >= f.From && tick <= f.To
-		x.check(!hit, rule, "%d ticks from %s to %s were %s: %s", f.Count, stamp(f.From), stamp(f.To), f.Phase, f.Reason)
+		if f.Count == 1 {
+			x.check(!hit, rule, "the tick %s was %s: %s", stamp(f.From), f.Phase, f.Reason)
+		} else {
+			x.check(!hit, rule, "%d ticks from %s to %s were %s: %s", f.Count, stamp(f.From), stamp(f.To), f.Phase, f.Reason)
+		}
 	}
 	if tick == 0 {
 		return

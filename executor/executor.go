@@ -456,6 +456,7 @@ func (x *Executor) load(ctx context.Context, e engine.Load) {
 		for _, n := range e.Shards {
 			it, err := x.store.ReadRecord(ctx, store.ShardKey{JobKey: e.Job, UID: e.UID, Shard: n})
 			if err != nil {
+				x.cfg.Log.Warn("reading a record", "namespace", e.Job.Namespace, "job", e.Job.Name, "shard", n, "error", err)
 				in.Err = err
 				break
 			}

@@ -354,7 +354,11 @@ func validateCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Printf("%d documents are valid\n", len(docs))
+			if len(docs) == 1 {
+				fmt.Println("1 document is valid")
+			} else {
+				fmt.Printf("%d documents are valid\n", len(docs))
+			}
 			return nil
 		},
 	}
