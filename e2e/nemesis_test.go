@@ -218,7 +218,7 @@ func TestFortyShardsSurviveKillsPausesAndRestarts(t *testing.T) {
 	c.server.start()
 	pass(2 * time.Second)
 
-	c.etcd.kill() // shorter than the lease: nothing that runs is stopped
+	c.etcd.kill() // with its restart about as long as trust lasts: runs may be cut, ticks may not be lost
 	pass(time.Second)
 	c.etcd.start()
 	pass(6 * time.Second)

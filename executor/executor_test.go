@@ -541,3 +541,39 @@ func TestBadConfigurationIsRefusedWithEveryMistake(t *testing.T) {
 		require.ErrorContains(t, err, part)
 	}
 }
+
+// G9: the store is away for less than the lease, then for longer.
+func TestAShortOutageOfTheStoreStopsNoHandlerAndALongOneEndsThemCleanly(t *testing.T) {
+	for _, c := range []struct {
+		outage time.Duration
+		want   []string
+	}{
+		{3 * time.Second, []string{"attempt 1 of 0 ended"}},
+		{12 * time.Second, []string{"attempt 1 of 0: executor lost its lease", "attempt 2 of 0 ended"}},
+	} {
+		t.Run(c.outage.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				x := w.executor("x", nil)
+				var l log
+				x.Handle("h", func(ctx context.Context, r *executor.Run) error {
+					select {
+					case <-ctx.Done():
+						l.add("attempt %d of %d: %v", r.Attempt, r.Tick.Second(), context.Cause(ctx))
+					case <-time.After(8 * time.Second):
+						l.add("attempt %d of %d ended", r.Attempt, r.Tick.Second())
+					}
+					return ctx.Err()
+				})
+				require.NoError(t, x.Define(job("j", time.Minute, nil)))
+				w.run(x.Run)
+				time.Sleep(62 * time.Second) // the tick :00 of the next minute runs for two seconds
+				w.kv.SetFault(func(string, string) memkv.Fault { return memkv.Fault{Before: kv.ErrUnknown} })
+				time.Sleep(c.outage)
+				w.kv.SetFault(nil)
+				time.Sleep(40 * time.Second)
+				require.Equal(t, c.want, l.all())
+				require.Equal(t, jobs.Succeeded, w.record("j", 0).Last.Phase)
+			})
+		})
+	}
+}

@@ -48,6 +48,26 @@ func TestLosingAnExecutorMovesOnlyItsShards(t *testing.T) {
 	}
 }
 
+func TestLosingOneOfManyExecutorsStirsUpNobodyElse(t *testing.T) {
+	xs := executors(200)
+	js := make([]shards.Job, 2000)
+	for i := range js {
+		js[i] = shell(fmt.Sprintf("j%04d", i), 20)
+	}
+	p := shards.Make(xs, js)
+	for i := range js {
+		js[i].Current = p.Jobs[i].Owner
+	}
+	moves := 0
+	for _, j := range shards.Make(xs[1:], js).Jobs {
+		for _, m := range j.Moves {
+			require.Equal(t, "x0000", m.From, m.Reason)
+			moves++
+		}
+	}
+	require.Equal(t, 200, moves, "its shards, all of them")
+}
+
 func TestANewExecutorTakesItsShareAndNoMore(t *testing.T) {
 	first := shards.Make(executors(2), []shards.Job{shell("a", 9)}).Jobs[0].Owner
 	p := shards.Make(executors(3), []shards.Job{shell("a", 9, first...)}).Jobs[0]
