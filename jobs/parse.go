@@ -50,6 +50,9 @@ func Parse(file string, data []byte) (Documents, error) {
 }
 
 func parse(data []byte) (docs Documents, errs FieldErrors) {
+	if len(data) > MaxFileBytes { // before anything else touches it
+		return docs, FieldErrors{{Message: fmt.Sprintf("is %d bytes long; at most %d are allowed", len(data), MaxFileBytes)}}
+	}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	if e := tooMuch(data); e != nil {
@@ -84,9 +87,6 @@ func parse(data []byte) (docs Documents, errs FieldErrors) {
 
 // tooMuch refuses input that is hostile to a YAML parser before one sees it.
 func tooMuch(data []byte) *FieldError {
-	if len(data) > MaxFileBytes {
-		return &FieldError{Message: fmt.Sprintf("is %d bytes long; at most %d are allowed", len(data), MaxFileBytes)}
-	}
 	if !utf8.Valid(data) {
 		return &FieldError{Message: "is not valid UTF-8"}
 	}

@@ -24,6 +24,7 @@ type Store struct {
 	start   time.Time
 	changed chan struct{}
 	ask     func(verb, op string) Fault
+	timer   time.Duration // when the next expiry is looked at
 }
 
 // New returns an empty store.
@@ -64,7 +65,8 @@ func (s *Store) with(f func(now time.Duration)) {
 	if n := s.core.Expire(now); n != 0 && (next == 0 || n < next) {
 		next = n
 	}
-	if next != 0 {
+	if next != 0 && (s.timer == 0 || s.timer <= now || next < s.timer) { // one timer, not one for each call
+		s.timer = next
 		time.AfterFunc(next-now, func() { s.with(func(time.Duration) {}) })
 	}
 }
